@@ -34,7 +34,7 @@ one_suite() {
   own=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
   # shellcheck disable=SC2016 # apt expands these
   mirror=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' |
-    awk -v own="$own" '$1 == own { print $2; exit }')
+    awk -v own="$own" '$1 == own && !n++ { print $2 }')
   [[ -n $mirror ]] || { echo "apt_source: no mirror of the installed suite found" >&2; exit 1; }
   printf 'Types: deb-src\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' \
     "$mirror" "$suite" /usr/share/keyrings/debian-archive-keyring.gpg >"$work/parts/suite.sources"
@@ -52,7 +52,7 @@ if [[ -n $suite ]]; then one_suite; else copy_sources; fi
 # Another party's source that is down must not stop us, so update may fail; what counts comes next.
 apt apt-get update >"$work/log" 2>&1 || true
 full=$(apt apt-cache showsrc "$package" 2>>"$work/log" | awk -v v="$version" '
-  $1 == "Package:" { name = $2 } $1 == "Version:" && index($2, v) == 1 { print $2; exit }')
+  $1 == "Package:" { name = $2 } $1 == "Version:" && index($2, v) == 1 && !n++ { print $2 }')
 if [[ -z $full ]]; then
   tail -n 5 "$work/log" >&2
   echo "apt_source: no source package $package $version" >&2

@@ -4,7 +4,9 @@
 # shellcheck disable=SC2034 # used by those who source this
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export LC_ALL=C.UTF-8
-CACHE=${XDG_CACHE_HOME:-~/.cache}/isthmus # an unset HOME: bash takes ~ from the user database
+HOME=${HOME:-~} # where it is unset, bash takes ~ from the user database
+export HOME
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/isthmus
 mkdir -p "$CACHE"
 
 say() { echo "isthmus: $*" >&2; }
@@ -64,5 +66,5 @@ need_packages() {
 apt_mirror() {
   # shellcheck disable=SC2016 # apt expands these
   apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' |
-    awk -v own="$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)" '$1 == own { print $2; exit }'
+    awk -v own="$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)" '$1 == own && !n++ { print $2 }'
 }

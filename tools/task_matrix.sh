@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# ./run matrix: the tests marked "matrix" on every Python of 3.12 to 3.15 but the main one, which
+# ./run test covers in full. Those the machine lacks come from a Debian testing root, where the C
+# tests run too, with its newer compiler and C library.
+set -euo pipefail
+# shellcheck source=tools/setup.sh
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+# shellcheck source=tools/results.sh
+. "$ROOT/tools/results.sh"
+
+marked() { # the marked tests with PYTHON, run by $1
+  export PYTHONPATH=$BUILD/python
+  run_pytest "$TAG" "$1" -m matrix tests/python
+}
+
+on_host() {
+  PYTHON=$1 TAG=$(python_tag "$1")
+  setup_build dev -DISTHMUS_BUILD_TESTS=OFF
+  require_pytest
+  marked "$VENV/bin/python"
+}
+
+# Runs inside the root: build and test there with the system's own pytest and numpy.
+in_root() {
+  local c_tests=$2
+  STAGE=matrix PYTHON=/usr/bin/python$1 TAG=$(python_tag "/usr/bin/python$1")
+  "$ROOT/tools/jemalloc.sh" >/dev/null
+  build_in "$ROOT/build/testing-$TAG" dev -DISTHMUS_BUILD_TESTS="$c_tests" "-DISTHMUS_PYTHON=$PYTHON"
+  if [[ $c_tests == ON ]]; then run_c_tests testing-C "$BUILD/tests/c" crit plain; fi
+  marked "$PYTHON"
+}
+
+if [[ ${1:-} == --inside ]]; then
+  in_root "$2" "$3"
+  exit
+fi
+
+setup_python
+setup_tools test
+cd "$ROOT"
+results_begin matrix
+main=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+found=$("$ROOT/tools/python.sh" --list)
+c_tests=ON
+for version in 3.12 3.13 3.14 3.15; do
+  echo "--- $version"
+  path=$(awk -v v=$version '$1 == v { print $2 }' <<<"$found")
+  if [[ $version == "$main" ]]; then
+    echo "$version is the main Python here: ./run test covers it"
+  elif [[ -n $path ]]; then
+    (on_host "$path") || result failed 1 "$version (does not build)"
+  elif ! why=$("$ROOT/tools/testing_root.sh" make 2>&1 >/dev/null); then
+    result skipped 1 "not covered: $version (${why##*isthmus: })"
+  elif ! "$ROOT/tools/testing_root.sh" run test -x "/usr/bin/python$version"; then
+    result skipped 1 "not covered: $version (not on this machine, not in Debian testing)"
+  else
+    "$ROOT/tools/testing_root.sh" run bash tools/task_matrix.sh --inside $version $c_tests ||
+      result failed 1 "$version (does not build)"
+    c_tests=OFF
+  fi
+done
+results_end
