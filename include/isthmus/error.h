@@ -1,0 +1,39 @@
+/* <isthmus/error.h>: how libisthmus says that something went wrong.
+ *
+ * Every function that can fail returns 0 or a negative errno; out-parameters are written only on success.
+ * The library never prints and never aborts (but for failed assertions of a debug build).
+ *
+ *   -EINVAL           an argument makes no sense (a null pointer, a size beyond PTRDIFF_MAX, an unknown flag)
+ *   -ENOMEM           the heap's limit, the address space or the machine's memory is used up
+ *   -ESTALE           the token's segment is gone: its last owner has let go
+ *   -EXDEV            the token was made in another domain (another process, or before a fork)
+ *   -EBUSY            not exclusive: somebody else owns a reference; or too late to configure
+ *   -EROFS            the segment's memory can't be made writable (a read-only mapping)
+ *   -EOVERFLOW        a counter would leave its range
+ *   -ENOTRECOVERABLE  this memory belongs to the parent process: it was inherited through fork
+ */
+#ifndef ISTHMUS_ERROR_H
+#define ISTHMUS_ERROR_H
+
+#include <errno.h>
+
+#if defined(__GNUC__)
+#  define IST_API __attribute__((visibility("default")))
+#  define IST_MUST_CHECK __attribute__((warn_unused_result))
+#else
+#  define IST_API
+#  define IST_MUST_CHECK
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A sentence in English for a value this library returned (0 included).
+ * Ownership: a static string. Threads: any. Errors: none; an unknown value gives "unknown error". */
+IST_API const char *ist_strerror(int error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

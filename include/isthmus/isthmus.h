@@ -1,0 +1,10 @@
+/* <isthmus/isthmus.h>: memory that no interpreter owns. Everything libisthmus has; see the headers below. */
+#ifndef ISTHMUS_ISTHMUS_H
+#define ISTHMUS_ISTHMUS_H
+
+#include <isthmus/error.h>
+#include <isthmus/heap.h>
+#include <isthmus/lease.h>
+#include <isthmus/segment.h>
+
+#endif

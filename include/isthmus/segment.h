@@ -1,0 +1,140 @@
+/* <isthmus/segment.h>: counted segments of memory that no interpreter owns.
+ *
+ * A segment is a block of memory with one atomic count of its owners. Everybody who uses it owns a reference; the last one to let go
+ * frees it, whoever that is, in whatever order, from whatever thread.
+ *
+ * Words: create, wrap, map (you own one reference) · retain, release (counted) · acquire (from a token or an address; may fail) ·
+ * view functions (own nothing). A consuming parameter says "takes".
+ *
+ * Ownership: an ist_segment is a handle, passed by value. It is valid as long as the reference it stands for is owned; copying the
+ *   struct doesn't add a reference.
+ * Threads, interpreters, processes: any function from any thread, with or without a GIL, during and after the end of an interpreter.
+ *   No function calls into Python. After fork the child owns nothing: see ist_epoch in heap.h. There, releases drop only the child's
+ *   private counts, new segments come from a heap of the child's own, and tokens of the parent give -EXDEV.
+ * Blocking: none, unless said.
+ * Misuse: a release or retain through a handle whose reference is gone is detected where it can be, put back or saturated (the segment
+ *   then stays for ever), and counted in ist_stats. A debug build aborts instead.
+ */
+#ifndef ISTHMUS_SEGMENT_H
+#define ISTHMUS_SEGMENT_H
+
+#include <isthmus/error.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ist_slot ist_slot; /* where the count lives; see segment_inline.h */
+
+typedef struct ist_segment {
+    ist_slot *slot;      /* NULL: no segment */
+    uint32_t generation; /* of the slot, when this reference was made */
+    uint32_t index;      /* of the slot in the process's table */
+} ist_segment;
+
+static inline bool ist_segment_is_null(ist_segment s) { return s.slot == NULL; }
+
+/* Describes a segment without owning it: plain bytes, to be copied and sent as such. A token never brings a segment back to life
+ * and never reaches another segment that came to the same place. 16 bytes domain, 4 index, 4 generation (native byte order). */
+typedef struct ist_token {
+    uint8_t bytes[24];
+} ist_token;
+
+typedef enum ist_kind {
+    IST_KIND_HEAP = 1,   /* memory of the heap */
+    IST_KIND_FILE = 2,   /* a mapped file */
+    IST_KIND_FOREIGN = 3 /* wrapped memory with its own destructor */
+} ist_kind;
+
+/* Flags of create, wrap and map. */
+#define IST_ZERO 1u     /* create: all bytes are 0, also in recycled memory */
+#define IST_PREFAULT 2u /* create: the memory is there when create returns, else -ENOMEM; no first-touch cost later */
+#define IST_READONLY 4u /* wrap, map: the memory must never be written */
+#define IST_PRIVATE 8u  /* map: changes stay in this process and don't reach the file (copy on write) */
+
+/* Makes a segment of exactly `size` bytes; 0 is allowed and gives a valid, unique address. The data is aligned to 64 bytes, to a page
+ * from 16 KiB on. Ownership: *out is one reference. Errors: -EINVAL (size > PTRDIFF_MAX, flags), -ENOMEM. */
+IST_MUST_CHECK IST_API int ist_segment_create(size_t size, uint32_t flags, ist_segment *out);
+
+/* Called once, when the last owner of a wrapped segment has let go: in any thread, without a GIL, possibly after every interpreter is
+ * gone. It may release other segments (that never recurses). It isn't called in a child that inherited the segment through fork. */
+typedef void (*ist_free_fn)(void *ctx, void *data, size_t size);
+
+/* Makes a segment over memory that is not from the heap.
+ * Ownership: on success takes `data` (until `free` is called); *out is one reference. `free` may be NULL. On failure nothing is taken.
+ * Errors: -EINVAL, -ENOMEM. */
+IST_MUST_CHECK IST_API int ist_segment_wrap(void *data, size_t size, ist_free_fn free, void *ctx, uint32_t flags, ist_segment *out);
+
+/* Maps `size` bytes at `offset` (any, needn't be page-aligned) of an open file. The descriptor may be closed afterwards.
+ * Errors: -EINVAL (size 0, beyond the end of the file at the time of the call, offset overflow), -ENOMEM, or what mmap and fstat give. */
+IST_MUST_CHECK IST_API int ist_segment_map(int fd, uint64_t offset, size_t size, uint32_t flags, ist_segment *out);
+
+/* Writes a mapped file's changes to it. Blocking: for the disk. Errors: -EINVAL if the segment isn't a file, or what msync gives. */
+IST_MUST_CHECK IST_API int ist_segment_sync(ist_segment s);
+
+/* Adds an owner. The caller owns a reference already, so the count can't be zero. Ordering: relaxed. */
+IST_API void ist_segment_retain(ist_segment s);
+
+/* Takes one reference and gives it up; the last one frees the memory before it returns, unless this thread is already inside a release:
+ * then the outermost does it. Ordering: release; the freeing thread sees all writes of all owners. A NULL handle does nothing. */
+IST_API void ist_segment_release(ist_segment s);
+
+/* View functions: own nothing; the caller owns a reference while it uses the result. */
+IST_API void *ist_segment_data(ist_segment s);
+IST_API size_t ist_segment_size(ist_segment s);
+IST_API bool ist_segment_is_frozen(ist_segment s);
+IST_API bool ist_segment_is_readonly(ist_segment s); /* frozen, or made with IST_READONLY */
+
+/* Fills *out with the segment's token. The caller owns a reference. Errors: those of ist_domain_id. */
+IST_MUST_CHECK IST_API int ist_segment_token(ist_segment s, ist_token *out);
+
+/* Adds an owner to the segment a token stands for, if it still has one. Ownership: *out is one reference.
+ * Errors: -ESTALE (gone, or the token was voided by make_writable), -EXDEV (another domain), -EINVAL (not a token), -EOVERFLOW (2^31 - 2
+ * owners). */
+IST_MUST_CHECK IST_API int ist_segment_acquire(const ist_token *token, ist_segment *out);
+
+/* Adds an owner to the live heap segment whose first byte is at `data`. Errors: -ESTALE if there is none. */
+IST_MUST_CHECK IST_API int ist_segment_acquire_address(const void *data, ist_segment *out);
+
+/* Makes the segment read-only for ever. The caller must be the only owner, and tells by this that nobody writes through pointers it
+ * gave out. Exactly one of a freeze and a concurrent acquire wins; an acquire that wins makes this fail.
+ * Errors: -EBUSY (other owners). Frozen already: 0. */
+IST_MUST_CHECK IST_API int ist_segment_freeze(ist_segment s);
+
+/* Makes a frozen segment writable again, in place, and voids every token given out before; the only owner's handle is updated.
+ * Errors: -EBUSY (other owners), -EROFS (made with IST_READONLY), -EOVERFLOW (the slot's generations are used up: copy instead). */
+IST_MUST_CHECK IST_API int ist_segment_make_writable(ist_segment *s);
+
+/* Who made it: a number of the binding's choosing (the Python package: the interpreter's id), shown by ist_segments. */
+IST_API void ist_segment_set_creator(ist_segment s, uint64_t creator);
+
+typedef struct ist_segment_info {
+    uint32_t index;      /* slot; with the generation, the segment's identity in this process */
+    uint32_t generation;
+    uint32_t owners;     /* a snapshot; nothing may be decided by it */
+    uint8_t kind;        /* ist_kind */
+    bool frozen;
+    bool readonly;       /* frozen, or made with IST_READONLY */
+    bool saturated;      /* its count went wrong: it will never be freed */
+    uint64_t size;       /* bytes, exactly as asked for */
+    uint64_t created_by; /* see ist_segment_set_creator */
+} ist_segment_info;
+
+/* One segment's. The caller owns a reference. */
+IST_API void ist_segment_read_info(ist_segment s, ist_segment_info *out);
+
+/* Lists live segments, in no order: writes at most `room` entries from slot *cursor on and moves *cursor; returns how many it wrote,
+ * 0 at the end. Start with *cursor = 0. Segments made or freed meanwhile may be missing. */
+IST_API size_t ist_segments(uint32_t *cursor, ist_segment_info *out, size_t room);
+
+/* The 128 random bits that name this process's domain: the first 16 bytes of its tokens. Changes in a forked child.
+ * Errors: what getrandom gives. */
+IST_MUST_CHECK IST_API int ist_domain_id(uint8_t id[16]);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

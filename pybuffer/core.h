@@ -1,0 +1,252 @@
+/* core.h: what the files of isthmus._core share: the objects, who guards which field, and each file's face to the others.
+ *
+ * Layer 2 of the design (README.md beside this file has the numbered invariants): one SharedArray that is a *root owner* owns one
+ * counted reference of a segment; every further view and buffer inside the interpreter hangs on the root by ordinary Python references
+ * and is counted in the root's `hold`, without an atomic operation. Crossing makes a new root with a counted reference of its own.
+ */
+#ifndef ISTHMUS_CORE_H
+#define ISTHMUS_CORE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <isthmus/isthmus.h>
+#include <isthmus/segment_inline.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define IST_MAX_NDIM 64
+
+/* ---- dtype.c: kinds of element ------------------------------------------------------------------------------------------------- */
+
+typedef enum ist_type_code { /* a message carries the code between interpreters; the order is part of no file format */
+    IST_BOOL, IST_I1, IST_U1, IST_I2, IST_U2, IST_I4, IST_U4, IST_I8, IST_U8, IST_F2, IST_F4, IST_F8, IST_C8, IST_C16,
+    IST_TYPE_CODES
+} ist_type_code;
+
+typedef struct DTypeObject { /* isthmus.dtype; one object per code and interpreter, immutable */
+    PyObject_HEAD
+    ist_type_code code;
+    char kind;            /* numpy's: b i u f c */
+    Py_ssize_t itemsize;  /* bytes */
+    const char *str;      /* numpy's string, "<f8" */
+    const char *format;   /* struct module's, "d"; static storage: a Py_buffer may point to it for ever */
+} DTypeObject;
+
+/* ---- interp.c: one block per interpreter --------------------------------------------------------------------------------------- */
+
+typedef struct SharedArrayObject SharedArrayObject;
+
+/* Counted; held by the capsule in the interpreter's dict, by each module state and by every root owner in its list. Its memory is
+ * never given back, only claimed by a later interpreter once nobody holds it; so a stale pointer reads a block, if not its own. */
+typedef struct ist_block ist_block;
+
+/* The head of a block, for the inline function below. Written by the interpreter's own threads only, read by stats() of any. */
+struct ist_block_counts {
+    _Atomic(int64_t) exports;
+};
+
+/* ---- array.c: SharedArray ------------------------------------------------------------------------------------------------------ */
+
+/* hold: who stands on a root, besides the root's own handle.
+ *   63 released (the handle's own reference is given up) | 62 exclusive (freeze, make_writable, transfer under way)
+ *   | 61…32 writable exports + writing pins | 31…0 views + read-only exports + reading pins
+ * The step that leaves exactly {released} drops the segment reference, once. Plain under a GIL, atomic when free-threaded.
+ * The top bit of either count is never reached: it makes hold_enter fail instead of overflowing. */
+#ifdef Py_GIL_DISABLED
+typedef _Atomic(uint64_t) ist_hold;
+typedef _Atomic(uint32_t) ist_flags;
+#else
+typedef uint64_t ist_hold;
+typedef uint32_t ist_flags;
+#endif
+#define HOLD_SHARED UINT64_C(1)
+#define HOLD_WRITER (UINT64_C(1) << 32)
+#define HOLD_EXCLUSIVE (UINT64_C(1) << 62)
+#define HOLD_RELEASED (UINT64_C(1) << 63)
+#define HOLD_COUNTS (HOLD_EXCLUSIVE - 1)
+#define HOLD_WRITERS (HOLD_COUNTS & ~(HOLD_WRITER - 1))
+/* what hold_enter doesn't settle inline: no common entry has one of these bits */
+#define HOLD_RARE (HOLD_RELEASED | HOLD_EXCLUSIVE | (HOLD_EXCLUSIVE >> 1) | (HOLD_WRITER >> 1))
+
+/* flags of a handle */
+#define ARRAY_READONLY 1u  /* this handle and everything derived from it; a handle of a frozen or read-only segment has it from birth,
+                              and is also read-only as soon as its root is */
+#define ARRAY_C_CONTIGUOUS 2u
+#define ARRAY_F_CONTIGUOUS 4u
+#define ARRAY_RELEASED 8u  /* release(), transfer, or the end of the interpreter: any further use raises DetachedError */
+#define ARRAY_FROZEN 16u   /* root only: its segment is frozen */
+#define ARRAY_LENT 32u     /* root only: a raw address was given out; its pin stays until the root's dealloc */
+
+struct SharedArrayObject {
+    PyObject_VAR_HEAD           /* ob_size = 2 * ndim: shape, then strides, inline in dims */
+    SharedArrayObject *root;    /* strong; NULL: this is a root owner */
+    char *data;                 /* first element (not the lowest address: strides may be negative) */
+    DTypeObject *dtype;         /* strong */
+    Py_ssize_t nbytes;          /* elements * itemsize */
+    ist_flags flags;            /* see array_flags, array_set_flags */
+    int32_t ndim;
+    PyObject *weakrefs;
+    /* root owners only */
+    ist_hold hold;
+    ist_segment segment;        /* one counted reference, until dropped: then slot = NULL */
+    uint32_t epoch;             /* ist_epoch() of its making: another value now means we are a forked child; 0: array_detach was here */
+    ist_flags views;            /* how many of hold's shared units are live handles, not exports or pins: the sweep may detach those */
+    ist_block *block;           /* counted; NULL: not in a block (any more) */
+    SharedArrayObject *previous, *next; /* the block's list of root owners */
+    Py_ssize_t dims[];
+};
+
+#define ARRAY_SHAPE(a) ((a)->dims)
+#define ARRAY_STRIDES(a) ((a)->dims + (a)->ndim)
+static inline SharedArrayObject *array_root(SharedArrayObject *a) { return a->root != NULL ? a->root : a; }
+
+/* ---- module.c ------------------------------------------------------------------------------------------------------------------ */
+
+typedef struct core_state {
+    PyTypeObject *array_type, *dtype_type, *worker_type;
+    PyObject *Error, *SegmentGoneError, *DetachedError, *WorkerError; /* api.md's classes, made in module exec */
+    DTypeObject *dtypes[IST_TYPE_CODES];
+    ist_block *block;    /* counted */
+    PyObject *rebuild;   /* isthmus._core._rebuild, what a pickled array calls */
+    PyTypeObject *info_type; /* SegmentInfo */
+    int64_t interpreter;     /* id: what ist_segment_set_creator gets */
+} core_state;
+
+extern struct PyModuleDef core_module;
+static inline core_state *state_of_module(PyObject *module) { return (core_state *)PyModule_GetState(module); }
+static inline core_state *state_of(SharedArrayObject *a) { return (core_state *)PyType_GetModuleState(Py_TYPE(a)); }
+/* isthmus._core of the current interpreter, imported if need be: a new reference, or NULL with an exception. */
+PyObject *module_of_interpreter(void);
+/* Its state, which lives as long as the module does: for callers that hold the module, a type or an array of it anyway. */
+core_state *state_of_interpreter(void);
+
+/* errors.c: the one table that turns a negative errno into an exception; always returns NULL. `what` names the operation and the value
+ * for the text, e.g. "isthmus.empty(1099511627776 bytes)". */
+PyObject *raise_error(core_state *state, int error, const char *what_format, ...);
+
+/* dtype.c */
+int dtype_init(PyObject *module, core_state *state);                    /* makes type and instances */
+DTypeObject *dtype_from_object(core_state *state, PyObject *spec);      /* numpy's grammar, numpy dtypes and scalar types, Python types; new reference */
+DTypeObject *dtype_from_format(core_state *state, const char *format, Py_ssize_t itemsize); /* PEP 3118; new reference; TypeError names it */
+PyObject *dtype_get(const DTypeObject *dtype, const char *item);        /* a Python scalar; item may be unaligned */
+int dtype_set(const DTypeObject *dtype, char *item, PyObject *value);   /* all or nothing; may run Python code: pin around it */
+
+/* array.c */
+int array_init(PyObject *module, core_state *state);
+/* A new root owner. Takes `segment` (on failure too: it is then released). strides NULL: C order. `offset`: bytes from the segment's start
+ * to the first element. Bounds are the caller's business (validated by array_fits for anything that came from outside). */
+SharedArrayObject *array_new_root(core_state *state, ist_segment segment, DTypeObject *dtype, int ndim, const Py_ssize_t *shape,
+                                  const Py_ssize_t *strides, Py_ssize_t offset, uint32_t flags);
+/* A further handle of the same root; adds itself to the root's hold. */
+SharedArrayObject *array_new_view(SharedArrayObject *base, DTypeObject *dtype, int ndim, const Py_ssize_t *shape,
+                                  const Py_ssize_t *strides, char *data, uint32_t flags);
+bool array_fits(size_t segment_size, Py_ssize_t itemsize, int ndim, const Py_ssize_t *shape, const Py_ssize_t *strides, Py_ssize_t offset);
+int array_raise_detached(SharedArrayObject *a); /* -1 with DetachedError */
+static inline uint32_t array_flags(SharedArrayObject *a) {
+#ifdef Py_GIL_DISABLED
+    return atomic_load_explicit(&a->flags, memory_order_relaxed); /* relaxed: who needs more reads them inside a hold_enter */
+#else
+    return a->flags;
+#endif
+}
+/* Not released, not detached, not inherited through fork. */
+static inline bool array_usable(SharedArrayObject *a) {
+    return !(array_flags(a) & ARRAY_RELEASED) && array_root(a)->epoch == ist_epoch();
+}
+static inline int array_check(SharedArrayObject *a) { return __builtin_expect(array_usable(a), 1) ? 0 : array_raise_detached(a); }
+static inline bool array_readonly(SharedArrayObject *a) { return ((array_flags(a) | array_flags(array_root(a))) & ARRAY_READONLY) != 0; }
+
+/* hold: enter one export, view or pin (HOLD_WRITER: may write meanwhile; HOLD_SHARED: won't). While it stands the segment's memory stays,
+ * whatever anybody releases. -1 with DetachedError if the handle is released, BufferError if a count is full. An exclusive mark is
+ * waited for: it is only ever held over a few instructions, and never while Python code runs. */
+int hold_enter_slow(SharedArrayObject *a, uint64_t unit);
+static inline int hold_enter(SharedArrayObject *a, uint64_t unit) {
+#ifndef Py_GIL_DISABLED
+    SharedArrayObject *root = array_root(a);
+    if (__builtin_expect(array_usable(a) && !(root->hold & HOLD_RARE), 1)) {
+        root->hold += unit;
+        return 0;
+    }
+#endif
+    return hold_enter_slow(a, unit);
+}
+/* and leave it; drops the segment reference if that was the last and the handle is released. Never fails, never runs Python code. */
+void array_drop(SharedArrayObject *root);
+static inline void hold_leave(SharedArrayObject *a, uint64_t unit) {
+    SharedArrayObject *root = array_root(a);
+#ifdef Py_GIL_DISABLED
+    /* release: what this holder did to the memory is done before; acquire: whoever drops sees what all the others did */
+    if (atomic_fetch_sub_explicit(&root->hold, unit, memory_order_acq_rel) - unit == HOLD_RELEASED)
+        array_drop(root);
+#else
+    if (__builtin_expect((root->hold -= unit) == HOLD_RELEASED, 0))
+        array_drop(root);
+#endif
+}
+/* Takes the exclusive mark if the counts named by `forbidden` (HOLD_WRITERS or HOLD_COUNTS) are nobody's and the handle isn't released,
+ * in one step; 0, else -1 without an exception and with the hold it saw in *seen. Not for code that can run Python. */
+int hold_begin_exclusive(SharedArrayObject *root, uint64_t forbidden, uint64_t *seen);
+void hold_end_exclusive(SharedArrayObject *root);
+/* Ends the exclusive mark and the root's handle in the same step (a transfer that moved the reference). The handle is then .detached.
+ * With `moved` the segment reference was given to somebody else: it is forgotten instead of dropped. */
+void hold_end_transfer(SharedArrayObject *root, bool moved);
+static inline uint64_t hold_read(SharedArrayObject *root) {
+#ifdef Py_GIL_DISABLED
+    return atomic_load_explicit(&root->hold, memory_order_relaxed); /* relaxed: a snapshot for texts and reports */
+#else
+    return root->hold;
+#endif
+}
+/* For the sweep at an interpreter's end: nobody but handles stands on this root, so it may be detached. */
+static inline bool root_is_idle(SharedArrayObject *root) {
+#ifdef Py_GIL_DISABLED
+    return (hold_read(root) & HOLD_COUNTS) == atomic_load_explicit(&root->views, memory_order_relaxed); /* relaxed: no other thread is left */
+#else
+    return (hold_read(root) & HOLD_COUNTS) == root->views;
+#endif
+}
+int array_release(SharedArrayObject *a); /* this handle's end; idempotent; always succeeds */
+
+/* buffer.c, index.c, convert.c, reduce.c: see the top of each */
+int array_getbuffer(PyObject *self, Py_buffer *view, int flags);
+void array_releasebuffer(PyObject *self, Py_buffer *view);
+
+/* interp.c */
+ist_block *block_join(PyObject *module);             /* new counted reference of this interpreter's block, made on first use; NULL with an exception */
+void block_release(ist_block *block);
+int block_add(ist_block *block, SharedArrayObject *root);     /* sets root->block, a counted reference; -1: closed, with an exception */
+void block_remove(SharedArrayObject *root);          /* unlinks, gives up the root's count of the block, block = NULL; at the root's drop,
+                                                        dealloc or detach; idempotent (block is NULL) */
+void block_sweep_current(void);                      /* this interpreter's block, now: for an interpreter that can't be ended */
+int64_t block_exports(void);                         /* over all interpreters */
+int64_t block_orphaned(void);                        /* roots that outlived the sweep of their interpreter */
+/* One export more or less of a root that is in a block: before hold_leave, which may take it out. */
+static inline void block_count_export(SharedArrayObject *root, int delta) {
+    struct ist_block_counts *counts = (struct ist_block_counts *)(void *)root->block;
+#ifdef Py_GIL_DISABLED
+    atomic_fetch_add_explicit(&counts->exports, delta, memory_order_relaxed); /* relaxed: a statistic */
+#else
+    /* relaxed, and not one operation: only this interpreter writes, under its GIL; others read a whole value of some moment */
+    int64_t exports = atomic_load_explicit(&counts->exports, memory_order_relaxed);
+    atomic_store_explicit(&counts->exports, exports + delta, memory_order_relaxed);
+#endif
+}
+/* Called by the sweep for a root_is_idle: gives up its segment reference; it and its views raise DetachedError from then on (array.c). */
+void array_detach(SharedArrayObject *root);
+
+/* message.c: an array on its way. malloc'd, owns one counted reference of its segment; no Python object in it. */
+typedef struct ist_message ist_message;
+ist_message *message_from_array(SharedArrayObject *a, bool transfer);     /* NULL with an exception */
+SharedArrayObject *message_receive(core_state *state, ist_message *message); /* takes the message, on failure too */
+void message_free(ist_message *message);                                  /* plain C: no GIL needed */
+int message_init(PyObject *module, core_state *state);   /* token(), attach(), __reduce__, _rebuild, set_pickle_lease … */
+extern PyMethodDef message_array_methods[];              /* merged into SharedArray's methods by array.c */
+
+/* xid.c: CPython's cross-interpreter data, one small file per signature family */
+int xid_register(core_state *state);
+
+/* worker.c: isthmus._core._Interpreter */
+int worker_init(PyObject *module, core_state *state);
+
+#endif

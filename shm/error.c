@@ -1,0 +1,26 @@
+/* error.c: texts for the errors of <isthmus/error.h>. */
+#include <isthmus/error.h>
+
+const char *ist_strerror(int error) {
+    switch (error) {
+    case 0: return "no error";
+    case -EINVAL: return "invalid argument";
+    case -ENOMEM: return "out of memory";
+    case -ESTALE: return "the segment is gone: its last owner has let go";
+    case -EXDEV: return "the token belongs to another domain";
+    case -EBUSY: return "somebody else owns a reference";
+    case -EROFS: return "the memory is read-only";
+    case -EOVERFLOW: return "a counter would leave its range";
+    case -ENOTRECOVERABLE: return "the memory belongs to the parent process";
+    case -EACCES: return "permission denied";
+    case -EBADF: return "bad file descriptor";
+    case -ENODEV: return "the file can't be mapped";
+    case -EAGAIN: return "the system lacks resources";
+    case -ENOSYS: return "the system lacks this call";
+    case -EMFILE: return "too many open files in this process";
+    case -ENFILE: return "too many open files in the system";
+    case -EPERM: return "operation not permitted";
+    case -EIO: return "input/output error";
+    default: return "unknown error";
+    }
+}

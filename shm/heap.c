@@ -1,0 +1,420 @@
+/* heap.c: a jemalloc arena over a window of one sparse, sealed memfd.
+ *
+ * The window is reserved whole and committed by touching, so extents are handed to jemalloc by moving one mark up; jemalloc keeps what it
+ * had (retain) and splits and merges it as it likes. Unused pages are punched out of the file. jemalloc's own metadata is ordinary private
+ * memory: nothing in the window is trusted.
+ *
+ *   window: [base, base + size), a mapping of fd from 0 on, never unmapped
+ *   extents handed out: [base, base + used)
+ *   a heap is alive iff heap.epoch == ist_epoch(): in a forked child it is dead, until the child opens its own
+ *
+ * A dead heap is enforced at two levels. Every entry here looks at the epoch before it enters jemalloc, as hits in the thread cache never
+ * reach a hook; and every hook looks as well, as the child's copy of jemalloc may be entered on other ways (its thread cache is flushed when
+ * the child opens its own heap) and its purges would punch holes into the parent's live memory.
+ */
+#include "heap.h"
+
+#include "fork.h"
+#include "housekeeper.h"
+#include "os.h"
+#include "sanitizer.h"
+#include "slab.h"
+
+#include <fcntl.h>
+#include <isthmus/lease.h>
+#include <jemalloc/jemalloc.h>
+#include <linux/falloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef MADV_POPULATE_WRITE
+#  define MADV_POPULATE_WRITE 23
+#endif
+#ifndef F_SEAL_SEAL
+#  define F_SEAL_SEAL 1
+#  define F_SEAL_SHRINK 2
+#  define F_SEAL_GROW 4
+#endif
+
+#define DEFAULT_SIZE (UINT64_C(64) << 30)
+#define MINIMUM_SIZE (UINT64_C(1) << 20)
+#define GRANULE 64u
+#define PAGE 4096u /* of the address table, whatever the machine's is */
+
+struct isti_heap {
+    extent_hooks_t hooks; /* first: a hook gets its address */
+    uint32_t epoch;
+    unsigned arena;
+    int fd;
+    char *base;
+    size_t size;
+    _Atomic(size_t) used;
+    _Atomic(uint32_t) *granules; /* by address / 64: blocks that don't begin on a page */
+    _Atomic(uint32_t) *pages;    /* by address / 4,096: blocks that do */
+    size_t decay_mib[3], dirty_mib[4], purge_mib[3];
+};
+
+static _Atomic(struct isti_heap *) current;
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards opening and the options */
+static size_t wanted_size;                                /* 0: environment or default */
+static bool options_read;
+
+/* ---- hooks: called by jemalloc from several threads at once, with its locks held */
+
+static bool dead(const struct isti_heap *h) { return h->epoch != ist_epoch(); }
+
+static void *hook_alloc(extent_hooks_t *hooks, void *at, size_t size, size_t alignment, bool *zero, bool *commit, unsigned arena) {
+    (void)arena;
+    struct isti_heap *h = (struct isti_heap *)hooks;
+    if (dead(h))
+        return NULL;
+    /* relaxed: ranges are handed out by the number alone; their content is fresh */
+    size_t used = atomic_load_explicit(&h->used, memory_order_relaxed), start;
+    do {
+        size_t over = ((uintptr_t)h->base + used) & (alignment - 1);
+        start = used + (over == 0 ? 0 : alignment - over);
+        if (start > h->size || size > h->size - start || (at != NULL && at != h->base + start))
+            return NULL;
+    } while (!atomic_compare_exchange_weak_explicit(&h->used, &used, start + size, memory_order_relaxed, memory_order_relaxed));
+    *zero = true;
+    *commit = true;
+    return h->base + start;
+}
+
+/* true is refusal: the range stays jemalloc's, for later. */
+static bool hook_dalloc(extent_hooks_t *hooks, void *at, size_t size, bool committed, unsigned arena) {
+    (void)hooks, (void)at, (void)size, (void)committed, (void)arena;
+    return true;
+}
+
+/* Success promises zero pages, so a failure must be told. */
+static bool hook_purge(extent_hooks_t *hooks, void *at, size_t size, size_t offset, size_t length, unsigned arena) {
+    (void)size, (void)arena;
+    if (dead((struct isti_heap *)hooks))
+        return true;
+    isti_unpoison((char *)at + offset, length);
+    return isti_os.madvise((char *)at + offset, length, MADV_REMOVE) != 0;
+}
+
+static bool hook_split(extent_hooks_t *hooks, void *at, size_t size, size_t a, size_t b, bool committed, unsigned arena) {
+    (void)hooks, (void)at, (void)size, (void)a, (void)b, (void)committed, (void)arena;
+    return false;
+}
+
+static bool hook_merge(extent_hooks_t *hooks, void *a, size_t a_size, void *b, size_t b_size, bool committed, unsigned arena) {
+    (void)hooks, (void)a, (void)a_size, (void)b, (void)b_size, (void)committed, (void)arena;
+    return false;
+}
+
+/* ---- opening */
+
+static size_t parse_size(const char *text) {
+    char *end;
+    errno = 0;
+    unsigned long long n = strtoull(text, &end, 10);
+    int shift = 0;
+    if (*end != '\0') {
+        const char *units = "KMGT", *unit = strchr(units, *end & ~0x20);
+        if (unit == NULL || end[1] != '\0')
+            return 0;
+        shift = 10 * (int)(unit - units + 1);
+    }
+    if (errno != 0 || text[0] == '-' || n > SIZE_MAX >> shift)
+        return 0;
+    return (size_t)(n << shift);
+}
+
+/* The mutex is held. */
+static void read_environment(void) {
+    if (options_read)
+        return;
+    options_read = true;
+    const char *size = getenv("ISTHMUS_HEAP_SIZE"), *keeper = getenv("ISTHMUS_HOUSEKEEPER");
+    if (wanted_size == 0 && size != NULL) {
+        size_t n = parse_size(size);
+        wanted_size = n < MINIMUM_SIZE ? 0 : n;
+    }
+    if (keeper != NULL && strcmp(keeper, "0") == 0)
+        isti_housekeeper_disable();
+}
+
+static int reserve(struct isti_heap *h, size_t size) {
+    size_t granules = size / GRANULE * sizeof(uint32_t), pages = size / PAGE * sizeof(uint32_t);
+    struct rlimit file;
+    /* beyond this limit ftruncate doesn't fail: it kills by SIGXFSZ */
+    if (isti_os.getrlimit(RLIMIT_FSIZE, &file) == 0 && file.rlim_cur != RLIM_INFINITY && size > file.rlim_cur)
+        return -ENOMEM;
+    if (isti_os.ftruncate(h->fd, (off_t)size) != 0)
+        return errno == EFBIG || errno == EINVAL ? -ENOMEM : -errno;
+    const int writable = PROT_READ | PROT_WRITE, table = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void *base = isti_os.mmap(NULL, size, writable, MAP_SHARED | MAP_NORESERVE, h->fd, 0);
+    if (base == MAP_FAILED)
+        return -ENOMEM;
+    void *tables = isti_os.mmap(NULL, granules + pages, writable, table, -1, 0);
+    if (tables == MAP_FAILED) {
+        isti_os.munmap(base, size);
+        return -ENOMEM;
+    }
+    h->base = base;
+    h->size = size;
+    h->granules = tables;
+    h->pages = (_Atomic(uint32_t) *)((char *)tables + granules);
+    return 0;
+}
+
+static void unreserve(struct isti_heap *h) {
+    isti_os.munmap((void *)h->granules, h->size / GRANULE * sizeof(uint32_t) + h->size / PAGE * sizeof(uint32_t));
+    isti_os.munmap(h->base, h->size);
+}
+
+static int mib(const char *name, size_t *out, size_t length, size_t place, unsigned arena) {
+    if (ist_je_mallctlnametomib(name, out, &length) != 0)
+        return -ENOMEM;
+    out[place] = arena;
+    return 0;
+}
+
+/* What experimental.arenas_create_ext takes; jemalloc 5.3's public header leaves it out. */
+struct arena_config {
+    extent_hooks_t *extent_hooks;
+    bool metadata_use_hooks;
+};
+
+static int make_arena(struct isti_heap *h) {
+    h->hooks = (extent_hooks_t){.alloc = hook_alloc, .dalloc = hook_dalloc, .purge_forced = hook_purge, .split = hook_split, .merge = hook_merge};
+    struct arena_config config = {.extent_hooks = &h->hooks, .metadata_use_hooks = false};
+    size_t size = sizeof h->arena;
+    if (ist_je_mallctl("experimental.arenas_create_ext", &h->arena, &size, &config, sizeof config) != 0)
+        return -ENOMEM;
+    if (mib("arena.0.decay", h->decay_mib, 3, 1, h->arena) != 0 || mib("arena.0.purge", h->purge_mib, 3, 1, h->arena) != 0 ||
+        mib("stats.arenas.0.pdirty", h->dirty_mib, 4, 2, h->arena) != 0)
+        return -ENOMEM; /* names of this jemalloc: can't fail; the empty arena would stay */
+    return 0;
+}
+
+static int open_memfd(struct isti_heap *h) {
+    h->fd = isti_os.memfd_create("isthmus", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (h->fd < 0)
+        return -errno;
+    read_environment();
+    size_t size = wanted_size != 0 ? wanted_size : DEFAULT_SIZE;
+    size = (size + (PAGE * 16 - 1)) & ~(size_t)(PAGE * 16 - 1);
+    int error;
+    while ((error = reserve(h, size)) == -ENOMEM && size / 2 >= MINIMUM_SIZE)
+        size = size / 2 & ~(size_t)(PAGE * 16 - 1);
+    if (error == 0 && isti_os.add_seals(h->fd, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+        error = -errno;
+        unreserve(h);
+    }
+    if (error != 0)
+        isti_os.close(h->fd);
+    return error;
+}
+
+/* In a child: everything this thread's copy of the cache holds lies in the parent's memory. */
+static void forget_parents(void) { ist_je_mallctl("thread.tcache.flush", NULL, NULL, NULL, 0); }
+
+static int open_heap(struct isti_heap **out) {
+    if (ist_epoch() == 0)
+        return -ENOTRECOVERABLE; /* a child made without handlers */
+    pthread_mutex_lock(&mutex);
+    /* acquire: pairs with the release below */
+    struct isti_heap *h = atomic_load_explicit(&current, memory_order_acquire);
+    int error = 0;
+    if (h == NULL || dead(h)) {
+        if (h != NULL)
+            forget_parents();
+        h = isti_os.calloc(1, sizeof *h);
+        error = h == NULL ? -ENOMEM : open_memfd(h);
+        if (error == 0) {
+            h->epoch = ist_epoch();
+            error = make_arena(h);
+            if (error != 0) {
+                unreserve(h);
+                isti_os.close(h->fd);
+            }
+        }
+        if (error != 0)
+            isti_os.free(h);
+        else
+            atomic_store_explicit(&current, h, memory_order_release); /* pairs with the acquire of every entry */
+    }
+    pthread_mutex_unlock(&mutex);
+    if (error == 0)
+        *out = h;
+    return error;
+}
+
+static struct isti_heap *live_heap(void) {
+    /* acquire: pairs with open_heap's release; the fields are constant afterwards */
+    struct isti_heap *h = atomic_load_explicit(&current, memory_order_acquire);
+    return h != NULL && !dead(h) ? h : NULL;
+}
+
+static bool contains(const struct isti_heap *h, const void *p) { return (uintptr_t)p - (uintptr_t)h->base < h->size; }
+
+/* ---- blocks */
+
+/* A multiple of 64: jemalloc's classes of such sizes are all aligned to 64, so no alignment has to be asked for (which would bypass the
+ * thread cache for large ones). */
+static size_t rounded(size_t size) { return size <= GRANULE ? GRANULE : (size + GRANULE - 1) & ~(size_t)(GRANULE - 1); }
+
+static int prefault(const struct isti_heap *h, char *block, size_t size) {
+    uintptr_t start = (uintptr_t)block & ~(uintptr_t)(PAGE - 1), end = ((uintptr_t)block + size + PAGE - 1) & ~(uintptr_t)(PAGE - 1);
+    if (isti_os.madvise((void *)start, end - start, MADV_POPULATE_WRITE) == 0)
+        return 0;
+    if (errno != EINVAL) /* EINVAL: Linux before 5.14 */
+        return -ENOMEM;
+    off_t offset = (off_t)(start - (uintptr_t)h->base);
+    return isti_os.fallocate(h->fd, 0, offset, (off_t)(end - start)) == 0 ? 0 : -ENOMEM;
+}
+
+static int bind_thread(struct isti_thread *t, struct isti_heap *h) {
+    if (ist_je_mallctl("thread.arena", NULL, NULL, &h->arena, sizeof h->arena) != 0)
+        return -ENOMEM;
+    t->heap_epoch = h->epoch;
+    return 0;
+}
+
+static void *allocate(size_t size, uint32_t flags) {
+    char *block = isti_os.mallocx(rounded(size), (flags & IST_ZERO) && !ISTI_POISONS ? MALLOCX_ZERO : 0);
+    if (block == NULL)
+        return NULL;
+    if (ISTI_POISONS) {
+        isti_unpoison(block, size);
+        isti_poison(block + size, rounded(size) - size);
+        if (flags & IST_ZERO)
+            memset(block, 0, size);
+    }
+    return block;
+}
+
+void *isti_heap_alloc(struct isti_thread *t, size_t size, uint32_t flags, int *error) {
+    struct isti_heap *h = live_heap();
+    *error = -ENOMEM;
+    if (__builtin_expect(h == NULL, 0) && (*error = open_heap(&h)) != 0)
+        return NULL;
+    if (__builtin_expect(t->heap_epoch != h->epoch, 0) && (*error = bind_thread(t, h)) != 0)
+        return NULL;
+    *error = -ENOMEM;
+    if (size > h->size)
+        return NULL;
+    char *block = allocate(size, flags);
+    if (__builtin_expect(block == NULL, 0)) {
+        /* leases may hold what is missing, and pages in this thread's cache may join their neighbours */
+        ist_lease_expire();
+        isti_heap_purge();
+        block = allocate(size, flags);
+        if (block == NULL)
+            return NULL;
+    }
+    if (flags & IST_PREFAULT && (*error = prefault(h, block, size)) != 0) {
+        isti_heap_free(block, size);
+        return NULL;
+    }
+    return block;
+}
+
+void isti_heap_free(void *block, size_t size) {
+    struct isti_heap *h = live_heap();
+    if (h == NULL || !contains(h, block))
+        return;
+    isti_poison(block, rounded(size));
+    ist_je_sdallocx(block, rounded(size), 0);
+    isti_housekeeper_dirty();
+}
+
+/* ---- addresses */
+
+static _Atomic(uint32_t) *entry(const struct isti_heap *h, const void *block) {
+    size_t offset = (size_t)((uintptr_t)block - (uintptr_t)h->base);
+    return offset % PAGE == 0 ? &h->pages[offset / PAGE] : &h->granules[offset / GRANULE];
+}
+
+void isti_address_set(const void *block, uint32_t index) {
+    /* relaxed: create's release store of the state publishes it */
+    atomic_store_explicit(entry(live_heap(), block), index + 1, memory_order_relaxed);
+}
+
+void isti_address_clear(const void *block) {
+    const struct isti_heap *h = live_heap();
+    if (h != NULL && contains(h, block)) /* not so in a child: the parent's table isn't the child's */
+        /* relaxed: the block goes back to jemalloc afterwards, whose locks order it before its next owner's store */
+        atomic_store_explicit(entry(h, block), 0, memory_order_relaxed);
+}
+
+uint32_t isti_address_get(const void *block) {
+    const struct isti_heap *h = live_heap();
+    if (h == NULL || !contains(h, block) || (uintptr_t)block % GRANULE != 0)
+        return 0;
+    /* relaxed: the caller checks it against the slot, whose state it acquires */
+    return atomic_load_explicit(entry(h, block), memory_order_relaxed);
+}
+
+/* ---- pages back to the system */
+
+bool isti_heap_decay(void) {
+    struct isti_heap *h = live_heap();
+    if (h == NULL)
+        return false;
+    ist_je_mallctlbymib(h->decay_mib, 3, NULL, NULL, NULL, 0);
+    uint64_t refresh = 1;
+    size_t dirty = 0, size = sizeof dirty;
+    ist_je_mallctl("epoch", NULL, NULL, &refresh, sizeof refresh);
+    ist_je_mallctlbymib(h->dirty_mib, 4, &dirty, &size, NULL, 0);
+    return dirty != 0;
+}
+
+void isti_heap_purge(void) {
+    struct isti_heap *h = live_heap();
+    if (h == NULL)
+        return;
+    ist_je_mallctl("thread.tcache.flush", NULL, NULL, NULL, 0);
+    ist_je_mallctlbymib(h->purge_mib, 3, NULL, NULL, NULL, 0);
+}
+
+uint64_t isti_heap_mapped(void) {
+    struct isti_heap *h = live_heap();
+    struct stat st;
+    return h != NULL && isti_os.fstat(h->fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+}
+
+/* ---- public */
+
+size_t ist_heap_size(void) {
+    struct isti_heap *h = live_heap();
+    return h == NULL ? 0 : h->size;
+}
+
+int ist_configure(const ist_options *o) {
+    if (o == NULL || o->struct_size < sizeof *o || (o->flags & ~IST_OPTION_NO_HOUSEKEEPER) != 0 ||
+        (o->heap_size != 0 && (o->heap_size < MINIMUM_SIZE || o->heap_size > SIZE_MAX / 2)))
+        return -EINVAL;
+    pthread_mutex_lock(&mutex);
+    int error = live_heap() != NULL ? -EBUSY : 0;
+    if (error == 0) {
+        read_environment();
+        if (o->heap_size != 0)
+            wanted_size = o->heap_size;
+        if (o->flags & IST_OPTION_NO_HOUSEKEEPER)
+            isti_housekeeper_disable();
+    }
+    pthread_mutex_unlock(&mutex);
+    if (error == 0 && o->lease_ns != 0)
+        ist_lease_set_duration(o->lease_ns);
+    return error;
+}
+
+size_t ist_collect(void) {
+    size_t dropped = ist_lease_expire();
+    isti_heap_purge();
+    return dropped;
+}
+
+void isti_heap_fork_prepare(void) { pthread_mutex_lock(&mutex); }
+
+void isti_heap_fork_parent(void) { pthread_mutex_unlock(&mutex); }
+
+void isti_heap_fork_child(void) { pthread_mutex_init(&mutex, NULL); }

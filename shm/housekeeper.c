@@ -1,0 +1,144 @@
+/* housekeeper.c: started by the first thing with a deadline, asleep on a futex until the nearest one, gone when there is none.
+ *
+ * jemalloc gives dirty pages back only when somebody ticks, and a program that freed everything and waits for input ticks nothing. The
+ * same thread ends leases. It is C only, takes no GIL and blocks all signals.
+ *
+ *   due_dirty, due_lease = 0 or when the work is to be done; guarded by the mutex
+ *   running              = the thread exists, or is being started, and will look at both before it ends
+ *
+ * It ends under the mutex, after it saw that nothing is due, so whoever sets a deadline later starts another.
+ */
+#include "housekeeper.h"
+
+#include "fork.h"
+#include "heap.h"
+#include "os.h"
+
+#include <isthmus/lease.h>
+#include <pthread.h>
+
+#define TICK_NS UINT64_C(250000000) /* four looks in jemalloc's decay time of a second */
+
+_Atomic(uint32_t) isti_dirty_armed;
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t due_dirty, due_lease;
+static bool running, disabled;
+static _Atomic(uint32_t) bell; /* futex: moves when a deadline was set */
+
+static uint64_t earlier(uint64_t a, uint64_t b) { return a == 0 || (b != 0 && b < a) ? b : a; }
+
+/* Does what is due; the mutex is not held (leases run destructors). */
+static void work(bool dirty, bool lease) {
+    if (lease) {
+        ist_lease_expire();
+        uint64_t next = isti_lease_next_deadline();
+        if (next != 0)
+            isti_housekeeper_lease(next);
+    }
+    if (!dirty)
+        return;
+    /* clear first, look afterwards: a free in between either is seen by the look or arms again.
+     * seq_cst on both sides isn't needed: a free missed for want of order is seen by the next tick of whoever frees next, and the
+     * pages of a last, missed free are found by ist_collect; relaxed */
+    atomic_store_explicit(&isti_dirty_armed, 0, memory_order_relaxed);
+    if (isti_heap_decay())
+        isti_housekeeper_arm_dirty();
+}
+
+static void *run(void *unused) {
+    (void)unused;
+    pthread_mutex_lock(&mutex);
+    for (;;) {
+        uint64_t next = earlier(due_dirty, due_lease);
+        if (next == 0)
+            break;
+        uint64_t now = isti_os.now();
+        if (next > now) {
+            /* relaxed: the mutex orders it; the value only has to be read before the mutex is left */
+            uint32_t heard = atomic_load_explicit(&bell, memory_order_relaxed);
+            pthread_mutex_unlock(&mutex);
+            isti_os.futex_wait(&bell, heard, next);
+            pthread_mutex_lock(&mutex);
+            continue;
+        }
+        bool dirty = due_dirty != 0 && due_dirty <= now, lease = due_lease != 0 && due_lease <= now;
+        if (dirty)
+            due_dirty = 0;
+        if (lease)
+            due_lease = 0;
+        pthread_mutex_unlock(&mutex);
+        work(dirty, lease);
+        pthread_mutex_lock(&mutex);
+    }
+    running = false;
+    pthread_mutex_unlock(&mutex);
+    return NULL;
+}
+
+/* Sets a deadline and sees to it that somebody will look. The mutex is held. */
+static void set(uint64_t *due, uint64_t deadline) {
+    uint64_t before = earlier(due_dirty, due_lease);
+    *due = earlier(*due, deadline);
+    if (disabled)
+        return;
+    if (!running) {
+        running = isti_os.thread_create(run, NULL) == 0; /* else isti_housekeeper_poll does it */
+    } else if (before == 0 || deadline < before) {
+        /* relaxed: under the mutex; the waiter compares it in the kernel */
+        atomic_fetch_add_explicit(&bell, 1, memory_order_relaxed);
+        isti_os.futex_wake(&bell, 1);
+    }
+}
+
+void isti_housekeeper_arm_dirty(void) {
+    /* relaxed: see isti_housekeeper_dirty */
+    if (atomic_exchange_explicit(&isti_dirty_armed, 1, memory_order_relaxed) != 0)
+        return;
+    pthread_mutex_lock(&mutex);
+    set(&due_dirty, isti_os.now() + TICK_NS);
+    pthread_mutex_unlock(&mutex);
+}
+
+void isti_housekeeper_lease(uint64_t deadline) {
+    pthread_mutex_lock(&mutex);
+    set(&due_lease, deadline);
+    pthread_mutex_unlock(&mutex);
+}
+
+bool isti_housekeeper_absent(void) {
+    pthread_mutex_lock(&mutex);
+    bool absent = !running;
+    pthread_mutex_unlock(&mutex);
+    return absent;
+}
+
+void isti_housekeeper_disable(void) {
+    pthread_mutex_lock(&mutex);
+    disabled = true;
+    pthread_mutex_unlock(&mutex);
+}
+
+void isti_housekeeper_poll(void) {
+    pthread_mutex_lock(&mutex);
+    uint64_t now = isti_os.now();
+    bool mine = !running;
+    bool dirty = mine && due_dirty != 0 && due_dirty <= now, lease = mine && due_lease != 0 && due_lease <= now;
+    if (dirty)
+        due_dirty = 0;
+    if (lease)
+        due_lease = 0;
+    pthread_mutex_unlock(&mutex);
+    work(dirty, lease);
+}
+
+void isti_housekeeper_fork_prepare(void) { pthread_mutex_lock(&mutex); }
+
+void isti_housekeeper_fork_parent(void) { pthread_mutex_unlock(&mutex); }
+
+void isti_housekeeper_fork_child(void) {
+    pthread_mutex_init(&mutex, NULL);
+    running = false;
+    due_dirty = due_lease = 0;
+    atomic_store_explicit(&isti_dirty_armed, 0, memory_order_relaxed); /* relaxed: the child has one thread */
+}

@@ -1,0 +1,324 @@
+/* lease.c: the process's table of leases.
+ *
+ *   a lease  : one counted reference of a segment, and the tickets not yet struck nor run out
+ *   a ticket : the number in one pickle, with its deadline
+ *
+ *   a lease is in the table iff it has at least one ticket
+ *   by_time lists all tickets in the order of their deadlines, by_age all leases in the order of their first ticket
+ *
+ * One mutex guards it all. References are released after the mutex is left, as that may run destructors; a lease that goes is taken out of
+ * the table first, so nobody else can release it.
+ */
+#include <isthmus/lease.h>
+
+#include "fork.h"
+#include "heap.h"
+#include "housekeeper.h"
+#include "os.h"
+
+#include <isthmus/segment_inline.h>
+#include <pthread.h>
+#include <string.h>
+
+#define DEFAULT_NS UINT64_C(300000000000)
+#define MINIMUM_NS UINT64_C(1000000)
+#define MAXIMUM_NS (UINT64_C(100) * 365 * 24 * 3600 * 1000000000u)
+
+struct lease;
+
+struct ticket {
+    uint64_t number, deadline;
+    struct lease *lease;
+    struct ticket *next_hash;
+    struct ticket *earlier, *later;          /* by_time */
+    struct ticket *lease_previous, *lease_next; /* of the same lease */
+};
+
+struct lease {
+    ist_segment segment;
+    size_t size;
+    struct lease *next_hash;
+    struct lease *older, *younger; /* by_age */
+    struct ticket *tickets;
+    struct lease *next_gone; /* taken out, to be released */
+};
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct {
+    struct ticket **tickets; /* hash by number; `buckets` each, a power of two */
+    struct lease **leases;   /* hash by slot index */
+    size_t buckets, ticket_count, lease_count;
+    struct ticket *earliest, *latest;
+    struct lease *oldest, *youngest;
+    uint64_t bytes, last_number, expired;
+} table;
+static _Atomic(uint64_t) duration = DEFAULT_NS; /* relaxed: a setting */
+
+static size_t bucket_of_number(uint64_t number, size_t buckets) { return (size_t)number & (buckets - 1); }
+static size_t bucket_of_segment(ist_segment s, size_t buckets) { return s.index & (buckets - 1); }
+
+/* ---- the two hashes */
+
+static int grow(void) {
+    if (table.ticket_count < table.buckets)
+        return 0;
+    size_t buckets = table.buckets == 0 ? 64 : table.buckets * 2;
+    struct ticket **tickets = isti_os.calloc(buckets, sizeof *tickets);
+    struct lease **leases = isti_os.calloc(buckets, sizeof *leases);
+    if (tickets == NULL || leases == NULL) {
+        isti_os.free(tickets);
+        isti_os.free(leases);
+        return table.buckets == 0 ? -ENOMEM : 0; /* longer chains will do */
+    }
+    for (struct ticket *t = table.earliest; t != NULL; t = t->later) {
+        struct ticket **bucket = &tickets[bucket_of_number(t->number, buckets)];
+        t->next_hash = *bucket;
+        *bucket = t;
+    }
+    for (struct lease *l = table.oldest; l != NULL; l = l->younger) {
+        struct lease **bucket = &leases[bucket_of_segment(l->segment, buckets)];
+        l->next_hash = *bucket;
+        *bucket = l;
+    }
+    isti_os.free(table.tickets);
+    isti_os.free(table.leases);
+    table.tickets = tickets;
+    table.leases = leases;
+    table.buckets = buckets;
+    return 0;
+}
+
+static struct lease *find_lease(ist_segment s) {
+    struct lease *l = table.leases[bucket_of_segment(s, table.buckets)];
+    while (l != NULL && (l->segment.index != s.index || l->segment.generation != s.generation))
+        l = l->next_hash;
+    return l;
+}
+
+static struct ticket *find_ticket(uint64_t number) {
+    if (table.buckets == 0)
+        return NULL;
+    struct ticket *t = table.tickets[bucket_of_number(number, table.buckets)];
+    while (t != NULL && t->number != number)
+        t = t->next_hash;
+    return t;
+}
+
+/* ---- leases and tickets in and out; the mutex is held */
+
+static void add_lease(struct lease *l) {
+    struct lease **bucket = &table.leases[bucket_of_segment(l->segment, table.buckets)];
+    l->next_hash = *bucket;
+    *bucket = l;
+    l->older = table.youngest;
+    *(l->older != NULL ? &l->older->younger : &table.oldest) = l;
+    table.youngest = l;
+    table.lease_count++;
+    table.bytes += l->size;
+}
+
+static void take_out_lease(struct lease *l, struct lease **gone) {
+    struct lease **link = &table.leases[bucket_of_segment(l->segment, table.buckets)];
+    while (*link != l)
+        link = &(*link)->next_hash;
+    *link = l->next_hash;
+    *(l->older != NULL ? &l->older->younger : &table.oldest) = l->younger;
+    *(l->younger != NULL ? &l->younger->older : &table.youngest) = l->older;
+    table.lease_count--;
+    table.bytes -= l->size;
+    l->next_gone = *gone;
+    *gone = l;
+}
+
+static void add_ticket(struct ticket *t, struct lease *l) {
+    struct ticket **bucket = &table.tickets[bucket_of_number(t->number, table.buckets)];
+    t->next_hash = *bucket;
+    *bucket = t;
+    t->lease = l;
+    t->lease_next = l->tickets;
+    if (l->tickets != NULL)
+        l->tickets->lease_previous = t;
+    l->tickets = t;
+    /* nearly always the latest, as durations rarely change */
+    struct ticket *before = table.latest;
+    while (before != NULL && before->deadline > t->deadline)
+        before = before->earlier;
+    t->earlier = before;
+    t->later = before != NULL ? before->later : table.earliest;
+    *(before != NULL ? &before->later : &table.earliest) = t;
+    *(t->later != NULL ? &t->later->earlier : &table.latest) = t;
+    table.ticket_count++;
+}
+
+/* Takes a ticket out and frees it; its lease follows if it was the last one. */
+static void strike(struct ticket *t, struct lease **gone) {
+    struct lease *l = t->lease;
+    struct ticket **link = &table.tickets[bucket_of_number(t->number, table.buckets)];
+    while (*link != t)
+        link = &(*link)->next_hash;
+    *link = t->next_hash;
+    *(t->earlier != NULL ? &t->earlier->later : &table.earliest) = t->later;
+    *(t->later != NULL ? &t->later->earlier : &table.latest) = t->earlier;
+    *(t->lease_previous != NULL ? &t->lease_previous->lease_next : &l->tickets) = t->lease_next;
+    if (t->lease_next != NULL)
+        t->lease_next->lease_previous = t->lease_previous;
+    table.ticket_count--;
+    isti_os.free(t);
+    if (l->tickets == NULL)
+        take_out_lease(l, gone);
+}
+
+static size_t strike_until(uint64_t now, struct lease **gone) {
+    size_t count = 0;
+    while (table.earliest != NULL && table.earliest->deadline <= now) {
+        strike(table.earliest, gone);
+        count++;
+    }
+    table.expired += count;
+    return count;
+}
+
+/* What only leases hold stays below a quarter of the heap: the oldest go. Whether another owner is left is only looked at, which is enough
+ * here: a lease too many or too few that ends early is a bound kept too well or too badly for a moment, never memory freed too early. */
+static void keep_bound(struct lease **gone) {
+    uint64_t bound = ist_heap_size() / 4, alone = 0;
+    if (table.bytes <= bound)
+        return;
+    ist_segment_info info;
+    for (struct lease *l = table.oldest; l != NULL; l = l->younger) {
+        ist_segment_read_info(l->segment, &info);
+        alone += info.owners == 1 ? l->size : 0;
+    }
+    for (struct lease *l = table.oldest, *next; l != NULL && alone > bound; l = next) {
+        next = l->younger;
+        ist_segment_read_info(l->segment, &info);
+        if (info.owners != 1)
+            continue;
+        alone -= l->size;
+        while (l->tickets->lease_next != NULL) {
+            strike(l->tickets, gone);
+            table.expired++;
+        }
+        strike(l->tickets, gone); /* and the lease with it */
+        table.expired++;
+    }
+}
+
+/* Without the mutex. */
+static void release_all(struct lease *gone) {
+    while (gone != NULL) {
+        struct lease *next = gone->next_gone;
+        ist_segment_release(gone->segment);
+        isti_os.free(gone);
+        gone = next;
+    }
+}
+
+/* ---- public */
+
+/* The mutex is held. Makes what is missing of: room in the hashes, a lease for s, a ticket. Nothing is left behind on failure. */
+static int take(ist_segment s, uint64_t deadline, uint64_t *number) {
+    if (grow() != 0)
+        return -ENOMEM;
+    struct ticket *t = isti_os.calloc(1, sizeof *t);
+    struct lease *l = find_lease(s);
+    if (t != NULL && l == NULL) {
+        l = isti_os.calloc(1, sizeof *l);
+        if (l != NULL) {
+            l->segment = s;
+            l->size = ist_segment_size(s);
+            ist_segment_retain(s);
+            add_lease(l);
+        }
+    }
+    if (t == NULL || l == NULL) {
+        isti_os.free(t);
+        return -ENOMEM;
+    }
+    t->number = ++table.last_number;
+    t->deadline = deadline;
+    add_ticket(t, l);
+    *number = t->number;
+    return 0;
+}
+
+int ist_lease_take(ist_segment s, uint64_t *number) {
+    if (ist_epoch() == 0)
+        return -ENOTRECOVERABLE;
+    struct lease *gone = NULL;
+    uint64_t now = isti_os.now();
+    uint64_t deadline = now + atomic_load_explicit(&duration, memory_order_relaxed); /* relaxed: a setting */
+    pthread_mutex_lock(&mutex);
+    strike_until(now, &gone);
+    int error = take(s, deadline, number);
+    keep_bound(&gone);
+    pthread_mutex_unlock(&mutex);
+    release_all(gone);
+    if (error == 0)
+        isti_housekeeper_lease(deadline);
+    return error;
+}
+
+void ist_lease_strike(const ist_token *token, uint64_t number) {
+    uint32_t index, generation;
+    memcpy(&index, token->bytes + 16, 4);
+    memcpy(&generation, token->bytes + 20, 4);
+    struct lease *gone = NULL;
+    pthread_mutex_lock(&mutex);
+    struct ticket *t = find_ticket(number);
+    /* the number came from outside: it counts only together with its segment */
+    if (t != NULL && t->lease->segment.index == index && t->lease->segment.generation == generation)
+        strike(t, &gone);
+    pthread_mutex_unlock(&mutex);
+    release_all(gone);
+}
+
+int ist_lease_load(const ist_token *token, uint64_t number, ist_segment *out) {
+    int error = ist_segment_acquire(token, out);
+    if (error == 0)
+        ist_lease_strike(token, number); /* after the acquire: the lease may hold the last reference */
+    return error;
+}
+
+size_t ist_lease_expire(void) {
+    struct lease *gone = NULL;
+    pthread_mutex_lock(&mutex);
+    size_t count = strike_until(isti_os.now(), &gone);
+    pthread_mutex_unlock(&mutex);
+    release_all(gone);
+    return count;
+}
+
+uint64_t ist_lease_set_duration(uint64_t ns) {
+    ns = ns < MINIMUM_NS ? MINIMUM_NS : ns > MAXIMUM_NS ? MAXIMUM_NS : ns;
+    return atomic_exchange_explicit(&duration, ns, memory_order_relaxed); /* relaxed: a setting */
+}
+
+uint64_t isti_lease_next_deadline(void) {
+    pthread_mutex_lock(&mutex);
+    uint64_t deadline = table.earliest != NULL ? table.earliest->deadline : 0;
+    pthread_mutex_unlock(&mutex);
+    return deadline;
+}
+
+void isti_lease_stats(ist_stats *stats) {
+    pthread_mutex_lock(&mutex);
+    stats->leases = table.lease_count;
+    stats->lease_bytes = table.bytes;
+    stats->leases_expired = table.expired;
+    pthread_mutex_unlock(&mutex);
+}
+
+void isti_lease_fork_prepare(void) { pthread_mutex_lock(&mutex); }
+
+void isti_lease_fork_parent(void) { pthread_mutex_unlock(&mutex); }
+
+/* The parent's leases are the parent's: the child's copies go, and with them only the child's private counts. */
+void isti_lease_fork_child(void) {
+    pthread_mutex_init(&mutex, NULL);
+    struct lease *gone = NULL;
+    while (table.earliest != NULL)
+        strike(table.earliest, &gone);
+    release_all(gone);
+    table.expired = 0;
+}

@@ -1,0 +1,75 @@
+/* os.c: the table of os.h, filled with the real thing. */
+#include "os.h"
+
+#include <fcntl.h>
+#include <jemalloc/jemalloc.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static int os_add_seals(int fd, int seals) { return fcntl(fd, F_ADD_SEALS, seals); }
+
+static int os_fstat(int fd, struct stat *st) { return fstat(fd, st); }
+
+static int os_getrlimit(int resource, struct rlimit *limit) { return getrlimit((unsigned)resource, limit); }
+
+static uint64_t os_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void os_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline) {
+    struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000u), .tv_nsec = (long)(deadline % 1000000000u)};
+    /* FUTEX_WAIT_BITSET, as it takes an absolute time */
+    syscall(SYS_futex, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected, deadline == UINT64_MAX ? NULL : &until, NULL,
+            FUTEX_BITSET_MATCH_ANY);
+}
+
+static void os_futex_wake(_Atomic(uint32_t) *word, int waiters) {
+    syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, waiters, NULL, NULL, 0);
+}
+
+static int os_thread_create(void *(*run)(void *), void *argument) {
+    pthread_attr_t attributes;
+    int error = pthread_attr_init(&attributes);
+    if (error != 0)
+        return error;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    /* signals are for the program's own threads: block them all before the new thread inherits the mask */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_t thread;
+    error = pthread_create(&thread, &attributes, run, argument);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return error;
+}
+
+struct isti_os isti_os = {
+    .memfd_create = memfd_create,
+    .ftruncate = ftruncate,
+    .add_seals = os_add_seals,
+    .fstat = os_fstat,
+    .fallocate = fallocate,
+    .close = close,
+    .mmap = mmap,
+    .munmap = munmap,
+    .madvise = madvise,
+    .msync = msync,
+    .getrlimit = os_getrlimit,
+    .getrandom = getrandom,
+    .now = os_now,
+    .futex_wait = os_futex_wait,
+    .futex_wake = os_futex_wake,
+    .thread_create = os_thread_create,
+    .calloc = calloc,
+    .free = free,
+    .mallocx = ist_je_mallocx,
+};

@@ -1,0 +1,42 @@
+/* os.h: everything libisthmus asks of the system, in one replaceable table, so that a test can make the n-th call fail or turn the clock.
+ *
+ * The members behave like the functions they are named after (-1 and errno, NULL, MAP_FAILED), unless said. Only tests write to the table,
+ * before they use the library; nothing else of the library calls the system for memory, time, threads or files.
+ */
+#ifndef ISTI_OS_H
+#define ISTI_OS_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+struct isti_os {
+    int (*memfd_create)(const char *name, unsigned flags);
+    int (*ftruncate)(int fd, off_t size);
+    int (*add_seals)(int fd, int seals);
+    int (*fstat)(int fd, struct stat *st);
+    int (*fallocate)(int fd, int mode, off_t offset, off_t size);
+    int (*close)(int fd);
+    void *(*mmap)(void *address, size_t size, int protection, int flags, int fd, off_t offset);
+    int (*munmap)(void *address, size_t size);
+    int (*madvise)(void *address, size_t size, int advice);
+    int (*msync)(void *address, size_t size, int flags);
+    int (*getrlimit)(int resource, struct rlimit *limit);
+    ssize_t (*getrandom)(void *bytes, size_t size, unsigned flags);
+    uint64_t (*now)(void); /* nanoseconds on the monotonic clock; never fails */
+    /* Sleeps while *word == expected, at most until `deadline` on that clock (UINT64_MAX: no end). Spurious returns are allowed. */
+    void (*futex_wait)(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline);
+    void (*futex_wake)(_Atomic(uint32_t) *word, int waiters);
+    int (*thread_create)(void *(*run)(void *), void *argument); /* detached, all signals blocked; 0 or an errno, as pthread_create */
+    void *(*calloc)(size_t count, size_t size);
+    void (*free)(void *block);
+    void *(*mallocx)(size_t size, int flags); /* the heap's own allocator */
+};
+
+extern struct isti_os isti_os;
+
+#endif

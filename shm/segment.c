@@ -1,0 +1,495 @@
+/* segment.c: counts, tokens and the ends of segments.
+ *
+ * A segment is a slot in a generation. Its state word (segment_inline.h) decides everything:
+ *
+ *   owners > 0                 live; data, size and meta are constant, data may be used by each owner
+ *   owners = 0                 free, or in the hand of the one thread that took the count to 0 or is making it
+ *   generation                 moves on at each end, and when make_writable voids tokens; a generation is never reused
+ *   owners >= OWNERS_LIMIT     misuse: saturated, live for ever
+ *
+ * Orders. create's release store and retain/release/acquire, all read-modify-writes of the same word, form one release sequence: whoever
+ * acquires a state sees what the creator wrote. release is release-ordered and the freeing thread takes an acquire fence: all uses by all
+ * owners come before the free. tests/models/ has the litmus tests of these pairs and the model of the life cycle.
+ *
+ * The end of a segment: address entry, memory, slot, in this order. The entry must be gone before the memory can be another segment's, the
+ * memory before the slot can be; and the generation moves on before the slot is given back.
+ *
+ * Releasing doesn't recurse: a destructor that releases the last reference of another segment puts it on this thread's list, which the
+ * outermost release drains.
+ */
+#include <isthmus/segment.h>
+
+#include "heap.h"
+#include "housekeeper.h"
+#include "os.h"
+#include "sanitizer.h"
+#include "slab.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define FLAGS_CREATE (IST_ZERO | IST_PREFAULT)
+#define FLAGS_WRAP IST_READONLY
+#define FLAGS_MAP (IST_READONLY | IST_PRIVATE)
+#define CREATES_PER_POLL 64
+
+/* What kinds file and foreign need for their end. */
+struct isti_wrap {
+    ist_free_fn free; /* NULL for files */
+    void *ctx;
+    void *mapping; /* files */
+    size_t mapping_size;
+    uint32_t epoch; /* of its making: a child doesn't run its parent's destructors */
+};
+
+static _Atomic(uint64_t) saturated, misuses, retired; /* statistics: relaxed */
+
+static uint32_t owners_of(uint64_t state) { return (uint32_t)(state >> 32); }
+static uint32_t generation_of(uint64_t state) { return (uint32_t)(state & IST_GENERATION_MASK); }
+static uint64_t state_of(uint32_t owners, uint64_t flags, uint32_t generation) { return (uint64_t)owners << 32 | flags | generation; }
+
+static ist_segment handle(ist_slot *slot, uint64_t state) {
+    return (ist_segment){.slot = slot, .generation = generation_of(state), .index = slot->index};
+}
+
+/* ---- making */
+
+static void begin(ist_slot *slot, void *data, size_t size, ist_kind kind, uint32_t flags) {
+    /* relaxed: the store of the state publishes them */
+    atomic_store_explicit(&slot->data, data, memory_order_relaxed);
+    atomic_store_explicit(&slot->size, size, memory_order_relaxed);
+    atomic_store_explicit(&slot->creator, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->meta, (uint32_t)kind | flags << 8, memory_order_relaxed);
+}
+
+static ist_segment publish(ist_slot *slot) {
+    /* relaxed: the slot is in this thread's hand, only its generation is needed */
+    uint32_t generation = generation_of(atomic_load_explicit(&slot->state, memory_order_relaxed));
+    uint64_t state = state_of(1, 0, generation);
+    /* release: pairs with the acquire of ist_segment_acquire and _acquire_address, which see the fields and the first content */
+    atomic_store_explicit(&slot->state, state, memory_order_release);
+    return handle(slot, state);
+}
+
+int ist_segment_create(size_t size, uint32_t flags, ist_segment *out) {
+    if (size > PTRDIFF_MAX || (flags & ~FLAGS_CREATE) != 0 || out == NULL)
+        return -EINVAL;
+    if (__builtin_expect(ist_epoch() == 0, 0))
+        return -ENOTRECOVERABLE;
+    struct isti_thread *t = isti_thread();
+    if (t == NULL)
+        return -ENOMEM;
+    ist_slot *slot = isti_slab_take(t);
+    if (slot == NULL)
+        return -ENOMEM;
+    int error;
+    void *data = isti_heap_alloc(t, size, flags, &error);
+    if (data == NULL) {
+        isti_slab_put(t, slot);
+        return error;
+    }
+    begin(slot, data, size, IST_KIND_HEAP, 0);
+    isti_address_set(data, slot->index);
+    isti_count(t, ISTI_CREATED, 1);
+    isti_count(t, ISTI_BYTES_CREATED, size);
+    if (__builtin_expect(t->creates_to_tick-- == 0, 0)) {
+        t->creates_to_tick = CREATES_PER_POLL;
+        if (isti_housekeeper_absent())
+            isti_housekeeper_poll();
+    }
+    *out = publish(slot);
+    return 0;
+}
+
+static int make_wrapped(void *data, size_t size, ist_kind kind, uint32_t flags, struct isti_wrap wrap, ist_segment *out) {
+    if (ist_epoch() == 0)
+        return -ENOTRECOVERABLE;
+    struct isti_thread *t = isti_thread();
+    struct isti_wrap *record = isti_os.calloc(1, sizeof *record);
+    ist_slot *slot = t == NULL || record == NULL ? NULL : isti_slab_take(t);
+    if (slot == NULL) {
+        isti_os.free(record);
+        return -ENOMEM;
+    }
+    *record = wrap;
+    record->epoch = ist_epoch();
+    slot->wrap = record;
+    begin(slot, data, size, kind, flags);
+    isti_count(t, ISTI_CREATED, 1);
+    *out = publish(slot);
+    return 0;
+}
+
+int ist_segment_wrap(void *data, size_t size, ist_free_fn free, void *ctx, uint32_t flags, ist_segment *out) {
+    if (out == NULL || size > PTRDIFF_MAX || (data == NULL && size != 0) || (flags & ~FLAGS_WRAP) != 0)
+        return -EINVAL;
+    return make_wrapped(data, size, IST_KIND_FOREIGN, flags, (struct isti_wrap){.free = free, .ctx = ctx}, out);
+}
+
+int ist_segment_map(int fd, uint64_t offset, size_t size, uint32_t flags, ist_segment *out) {
+    if (out == NULL || size == 0 || size > PTRDIFF_MAX || offset > INT64_MAX - size || (flags & ~FLAGS_MAP) != 0)
+        return -EINVAL;
+    struct stat st;
+    if (isti_os.fstat(fd, &st) != 0)
+        return -errno;
+    if (st.st_size < 0 || offset + size > (uint64_t)st.st_size)
+        return -EINVAL; /* a mapping beyond the end kills by SIGBUS */
+    const size_t page = 4096, lead = (size_t)(offset % page);
+    const int protection = (flags & IST_READONLY) ? PROT_READ : PROT_READ | PROT_WRITE;
+    char *mapping = isti_os.mmap(NULL, size + lead, protection, (flags & IST_PRIVATE) ? MAP_PRIVATE : MAP_SHARED, fd, (off_t)(offset - lead));
+    if (mapping == MAP_FAILED)
+        return -errno;
+    struct isti_wrap wrap = {.mapping = mapping, .mapping_size = size + lead};
+    int error = make_wrapped(mapping + lead, size, IST_KIND_FILE, flags, wrap, out);
+    if (error != 0)
+        isti_os.munmap(mapping, size + lead);
+    return error;
+}
+
+int ist_segment_sync(ist_segment s) {
+    /* relaxed: the caller owns a reference; meta is constant */
+    if ((atomic_load_explicit(&s.slot->meta, memory_order_relaxed) & 0xff) != IST_KIND_FILE)
+        return -EINVAL;
+    return isti_os.msync(s.slot->wrap->mapping, s.slot->wrap->mapping_size, MS_SYNC) == 0 ? 0 : -errno;
+}
+
+/* ---- the end */
+
+static void free_memory(ist_slot *slot, struct isti_thread *t) {
+    void *data = atomic_load_explicit(&slot->data, memory_order_relaxed); /* relaxed: behind the acquire fence of the last release */
+    size_t size = atomic_load_explicit(&slot->size, memory_order_relaxed);
+    if ((atomic_load_explicit(&slot->meta, memory_order_relaxed) & 0xff) == IST_KIND_HEAP) {
+        isti_address_clear(data);
+        isti_heap_free(data, size);
+        isti_count(t, ISTI_BYTES_FREED, size);
+        return;
+    }
+    struct isti_wrap *wrap = slot->wrap;
+    slot->wrap = NULL;
+    if (wrap->mapping != NULL)
+        isti_os.munmap(wrap->mapping, wrap->mapping_size);
+    else if (wrap->free != NULL && wrap->epoch == ist_epoch())
+        wrap->free(wrap->ctx, data, size);
+    isti_os.free(wrap);
+}
+
+static void end_one(ist_slot *slot) {
+    struct isti_thread *t = isti_thread();
+    free_memory(slot, t);
+    isti_count(t, ISTI_FREED, 1);
+    /* relaxed: nobody adds owners at owners = 0; a misused handle's add in between is lost with its generation */
+    uint32_t generation = generation_of(atomic_load_explicit(&slot->state, memory_order_relaxed));
+    if (generation == IST_GENERATION_MASK) { /* used up: the slot is nobody's for ever, at owners 0 */
+        atomic_fetch_add_explicit(&retired, 1, memory_order_relaxed); /* relaxed: a statistic */
+        return;
+    }
+    /* release: whoever pops the slot or reads this state finds the old segment's end done; pairs with acquire loads of the state */
+    atomic_store_explicit(&slot->state, state_of(0, 0, generation + 1), memory_order_release);
+    isti_slab_put(t, slot);
+}
+
+static void end(ist_slot *slot) {
+    struct isti_thread_local *local = &isti_local;
+    /* relaxed: behind the acquire fence */
+    if ((atomic_load_explicit(&slot->meta, memory_order_relaxed) & 0xff) == IST_KIND_HEAP) {
+        end_one(slot); /* runs no destructor */
+        return;
+    }
+    slot->pending = local->pending;
+    local->pending = slot;
+    if (local->draining)
+        return; /* an outer release of this thread goes on with it */
+    local->draining = true;
+    while ((slot = local->pending) != NULL) {
+        local->pending = slot->pending;
+        end_one(slot);
+    }
+    local->draining = false;
+}
+
+/* ---- counts */
+
+#ifdef IST_DEBUG
+#  include <stdlib.h>
+#  define MISUSE() abort()
+#else
+#  define MISUSE() ((void)0)
+#endif
+
+/* The count went wrong: from now on the segment lives for ever, which is the lesser harm. */
+static void saturate(ist_slot *slot, uint64_t old) {
+    MISUSE();
+    uint64_t state = atomic_load_explicit(&slot->state, memory_order_relaxed), stay;
+    do
+        stay = (uint64_t)IST_OWNERS_SATURATED << 32 | (uint32_t)state;
+    /* relaxed: nothing is freed any more, so nothing has to be seen */
+    while (!atomic_compare_exchange_weak_explicit(&slot->state, &state, stay, memory_order_relaxed, memory_order_relaxed));
+    /* the first one counts: 0 just underflowed, the limit was just reached; around the saturated value it has been counted */
+    if (owners_of(old) == 0 || owners_of(old) < IST_OWNERS_SATURATED - (1u << 28))
+        atomic_fetch_add_explicit(&saturated, 1, memory_order_relaxed);
+}
+
+static void put_back(ist_slot *slot, uint64_t amount) {
+    MISUSE();
+    /* relaxed: undoes a step that wasn't ours to take; adding 2^64 - n takes n away */
+    atomic_fetch_add_explicit(&slot->state, amount, memory_order_relaxed);
+    atomic_fetch_add_explicit(&misuses, 1, memory_order_relaxed);
+}
+
+void ist_segment_retain_slow(ist_segment s, uint64_t old) {
+    if (generation_of(old) != s.generation)
+        put_back(s.slot, (uint64_t)0 - IST_ONE_OWNER);
+    else
+        saturate(s.slot, old);
+}
+
+void ist_segment_release_slow(ist_segment s, uint64_t old) {
+    if (generation_of(old) != s.generation)
+        put_back(s.slot, IST_ONE_OWNER);
+    else if (owners_of(old) == 1) {
+        /* acquire: pairs with every other owner's release decrement; their uses are over before the memory goes */
+#if ISTI_TSAN
+        (void)atomic_load_explicit(&s.slot->state, memory_order_acquire); /* ThreadSanitizer doesn't know fences */
+#else
+        atomic_thread_fence(memory_order_acquire);
+#endif
+        end(s.slot);
+    } else
+        saturate(s.slot, old);
+}
+
+#ifdef IST_DEBUG
+
+/* Exact: the generation and the range are checked in the step that counts. */
+static uint64_t step(ist_segment s, uint64_t amount, memory_order order) {
+    uint64_t state = atomic_load_explicit(&s.slot->state, memory_order_relaxed);
+    do {
+        if (generation_of(state) != s.generation || owners_of(state) == 0 || owners_of(state) >= IST_OWNERS_LIMIT)
+            abort();
+    } while (!atomic_compare_exchange_weak_explicit(&s.slot->state, &state, state + amount, order, memory_order_relaxed));
+    return state;
+}
+
+void ist_segment_retain(ist_segment s) { step(s, IST_ONE_OWNER, memory_order_relaxed); }
+
+void ist_segment_release(ist_segment s) {
+    if (s.slot == NULL)
+        return;
+    uint64_t old = step(s, (uint64_t)0 - IST_ONE_OWNER, memory_order_release);
+    if (owners_of(old) == 1)
+        ist_segment_release_slow(s, old);
+}
+
+#else
+
+void ist_segment_retain(ist_segment s) { ist_segment_retain_inline(s); }
+void ist_segment_release(ist_segment s) { ist_segment_release_inline(s); }
+
+#endif
+
+/* ---- views */
+
+/* relaxed, here and below: the caller owns a reference, so the fields are constant and were acquired with it */
+void *ist_segment_data(ist_segment s) { return atomic_load_explicit(&s.slot->data, memory_order_relaxed); }
+
+size_t ist_segment_size(ist_segment s) { return (size_t)atomic_load_explicit(&s.slot->size, memory_order_relaxed); }
+
+bool ist_segment_is_frozen(ist_segment s) {
+    /* relaxed: frozen changes only while there is one owner, and whoever is one now acquired what it reads here */
+    return (atomic_load_explicit(&s.slot->state, memory_order_relaxed) & IST_FROZEN) != 0;
+}
+
+bool ist_segment_is_readonly(ist_segment s) {
+    return ist_segment_is_frozen(s) || (atomic_load_explicit(&s.slot->meta, memory_order_relaxed) >> 8 & IST_READONLY) != 0;
+}
+
+void ist_segment_set_creator(ist_segment s, uint64_t creator) { atomic_store_explicit(&s.slot->creator, creator, memory_order_relaxed); }
+
+/* ---- tokens */
+
+static pthread_mutex_t domain_mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct {
+    _Atomic(uint32_t) epoch; /* of the id; another than the present: to be made */
+    uint8_t id[16];
+} domain;
+
+int ist_domain_id(uint8_t id[16]) {
+    uint32_t epoch = ist_epoch();
+    if (epoch == 0)
+        return -ENOTRECOVERABLE;
+    /* acquire: pairs with the release below; the id is then readable and constant in this epoch */
+    if (atomic_load_explicit(&domain.epoch, memory_order_acquire) != epoch) {
+        uint8_t fresh[sizeof domain.id];
+        size_t have = 0;
+        while (have < sizeof fresh) {
+            ssize_t n = isti_os.getrandom(fresh + have, sizeof fresh - have, 0);
+            if (n < 0 && errno != EINTR)
+                return -errno;
+            have += n < 0 ? 0 : (size_t)n;
+        }
+        pthread_mutex_lock(&domain_mutex);
+        if (atomic_load_explicit(&domain.epoch, memory_order_relaxed) != epoch) { /* relaxed: under the mutex */
+            memcpy(domain.id, fresh, sizeof fresh);
+            atomic_store_explicit(&domain.epoch, epoch, memory_order_release);
+        }
+        pthread_mutex_unlock(&domain_mutex);
+    }
+    memcpy(id, domain.id, sizeof domain.id);
+    return 0;
+}
+
+int ist_segment_token(ist_segment s, ist_token *out) {
+    uint8_t id[16];
+    int error = ist_domain_id(id);
+    if (error != 0)
+        return error;
+    memcpy(out->bytes, id, 16);
+    memcpy(out->bytes + 16, &s.index, 4);
+    memcpy(out->bytes + 20, &s.generation, 4);
+    return 0;
+}
+
+/* Adds an owner to `slot` if it lives in `generation`; `state` was acquired from it. */
+static int add_owner(ist_slot *slot, uint64_t state, uint32_t generation, ist_segment *out) {
+    do {
+        if (generation_of(state) != generation || owners_of(state) == 0)
+            return -ESTALE;
+        if (owners_of(state) >= IST_OWNERS_LIMIT - 1)
+            return -EOVERFLOW;
+        /* acquire: pairs with create's release store and freeze's exchange */
+    } while (!atomic_compare_exchange_weak_explicit(&slot->state, &state, state + IST_ONE_OWNER, memory_order_acquire, memory_order_acquire));
+    *out = handle(slot, state);
+    return 0;
+}
+
+int ist_segment_acquire(const ist_token *token, ist_segment *out) {
+    uint8_t id[16];
+    uint32_t index, generation;
+    int error = ist_domain_id(id);
+    if (error != 0)
+        return error;
+    if (memcmp(token->bytes, id, 16) != 0)
+        return -EXDEV;
+    memcpy(&index, token->bytes + 16, 4);
+    memcpy(&generation, token->bytes + 20, 4);
+    ist_slot *slot = isti_slab_slot(index);
+    if (slot == NULL || generation > IST_GENERATION_MASK)
+        return -EINVAL;
+    /* acquire: pairs with create's release store */
+    return add_owner(slot, atomic_load_explicit(&slot->state, memory_order_acquire), generation, out);
+}
+
+int ist_segment_acquire_address(const void *data, ist_segment *out) {
+    uint32_t entry = isti_address_get(data);
+    ist_slot *slot = entry == 0 ? NULL : isti_slab_slot(entry - 1);
+    if (slot == NULL)
+        return -ESTALE;
+    /* acquire: pairs with create's release store, so that the data read next belongs to this generation or a later one; a later one
+     * makes add_owner's exchange fail */
+    uint64_t state = atomic_load_explicit(&slot->state, memory_order_acquire);
+    if (atomic_load_explicit(&slot->data, memory_order_relaxed) != data)
+        return -ESTALE;
+    return add_owner(slot, state, generation_of(state), out);
+}
+
+/* ---- exclusive: decisions that only a sole owner may take, each one compare-exchange of owners = 1
+ * (IST_EXCLUSIVE is for segments that other processes hold as well: there it covers the look at their holders) */
+
+int ist_segment_freeze(ist_segment s) {
+    uint64_t sole = state_of(1, 0, s.generation);
+    /* acquire: pairs with the release decrements of former owners, whose writes are then over; release: with later acquires, which see a
+     * frozen segment's content */
+    if (atomic_compare_exchange_strong_explicit(&s.slot->state, &sole, sole | IST_FROZEN, memory_order_acq_rel, memory_order_relaxed))
+        return 0;
+    return generation_of(sole) != s.generation ? -ESTALE : (sole & IST_FROZEN) != 0 ? 0 : -EBUSY;
+}
+
+int ist_segment_make_writable(ist_segment *s) {
+    if (atomic_load_explicit(&s->slot->meta, memory_order_relaxed) >> 8 & IST_READONLY)
+        return -EROFS;
+    if (s->generation == IST_GENERATION_MASK)
+        return -EOVERFLOW;
+    /* relaxed: the exchange checks it */
+    uint64_t state = atomic_load_explicit(&s->slot->state, memory_order_relaxed);
+    if (generation_of(state) != s->generation)
+        return -ESTALE;
+    if (owners_of(state) != 1)
+        return -EBUSY;
+    uint64_t next = state_of(1, 0, s->generation + 1);
+    /* acquire: as in freeze; release: an acquire of a token made afterwards */
+    if (!atomic_compare_exchange_strong_explicit(&s->slot->state, &state, next, memory_order_acq_rel, memory_order_relaxed))
+        return -EBUSY;
+    s->generation++;
+    return 0;
+}
+
+/* ---- looking */
+
+static bool read_info(ist_slot *slot, ist_segment_info *out) {
+    /* acquire: the fields read next are of this generation or later; the second look tells */
+    uint64_t state = atomic_load_explicit(&slot->state, memory_order_acquire);
+    if (owners_of(state) == 0)
+        return false;
+    uint32_t meta = atomic_load_explicit(&slot->meta, memory_order_relaxed);
+    *out = (ist_segment_info){
+        .index = slot->index,
+        .generation = generation_of(state),
+        .owners = owners_of(state),
+        .kind = (uint8_t)meta,
+        .frozen = (state & IST_FROZEN) != 0,
+        .readonly = (state & IST_FROZEN) != 0 || (meta >> 8 & IST_READONLY) != 0,
+        .saturated = owners_of(state) >= IST_OWNERS_LIMIT,
+        .size = atomic_load_explicit(&slot->size, memory_order_relaxed),
+        .created_by = atomic_load_explicit(&slot->creator, memory_order_relaxed),
+    };
+    /* the fence keeps the reads above before the second look */
+    atomic_thread_fence(memory_order_acquire);
+    return generation_of(atomic_load_explicit(&slot->state, memory_order_relaxed)) == out->generation;
+}
+
+void ist_segment_read_info(ist_segment s, ist_segment_info *out) {
+    if (!read_info(s.slot, out))
+        memset(out, 0, sizeof *out); /* the caller owns nothing: told by owners = 0 */
+}
+
+size_t ist_segments(uint32_t *cursor, ist_segment_info *out, size_t room) {
+    size_t count = 0;
+    for (uint32_t high = isti_slab_high(); *cursor < high && count < room; ++*cursor) {
+        ist_slot *slot = isti_slab_slot(*cursor);
+        if (slot != NULL && read_info(slot, &out[count]))
+            count++;
+    }
+    return count;
+}
+
+/* ---- statistics */
+
+int ist_stats_read(ist_stats *stats) {
+    if (stats == NULL || stats->struct_size < sizeof *stats)
+        return -EINVAL;
+    uint64_t sums[ISTI_COUNTERS];
+    isti_counters_read(sums);
+    uint64_t owners = 0;
+    ist_segment_info info;
+    for (uint32_t cursor = 0; ist_segments(&cursor, &info, 1) != 0;)
+        owners += info.saturated ? 0 : info.owners;
+    stats->segments = sums[ISTI_CREATED] - sums[ISTI_FREED];
+    stats->allocated = sums[ISTI_BYTES_CREATED] - sums[ISTI_BYTES_FREED];
+    stats->mapped = isti_heap_mapped();
+    stats->owners = owners;
+    stats->in_flight = sums[ISTI_IN_FLIGHT];
+    stats->bytes_copied = sums[ISTI_BYTES_COPIED];
+    stats->saturated = atomic_load_explicit(&saturated, memory_order_relaxed);
+    stats->misuses = atomic_load_explicit(&misuses, memory_order_relaxed);
+    stats->retired = atomic_load_explicit(&retired, memory_order_relaxed);
+    isti_lease_stats(stats);
+    return 0;
+}
+
+void ist_count_copied(size_t bytes) { isti_count(isti_thread(), ISTI_BYTES_COPIED, bytes); }
+
+void ist_count_in_flight(int64_t messages) { isti_count(isti_thread(), ISTI_IN_FLIGHT, (uint64_t)messages); }
+
+uint32_t ist_version(void) { return IST_VERSION_MAJOR << 16 | IST_VERSION_MINOR << 8 | IST_VERSION_PATCH; }

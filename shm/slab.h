@@ -1,0 +1,53 @@
+/* slab.h: slots, the type-stable places where counts live. */
+#ifndef ISTI_SLAB_H
+#define ISTI_SLAB_H
+
+#include "thread.h"
+
+#include <assert.h>
+#include <isthmus/segment_inline.h>
+
+/* One cache line. Who may touch what:
+ *   state                     everybody, by atomic operations only
+ *   data … meta               written by the creator before its release store of state; afterwards constant while the generation lasts
+ *                             (atomic, as a stale reader may look at any time; relaxed, as state orders them)
+ *   wrap, pending             creator, then whoever frees
+ *   link, chain               whoever has the free slot in its hand; `chain` of a slot on the global stack may be read by a popper that loses
+ */
+struct ist_slot {
+    _Atomic(uint64_t) state;   /* see segment_inline.h */
+    _Atomic(void *) data;      /* first byte */
+    _Atomic(uint64_t) size;    /* bytes, exactly as asked for */
+    _Atomic(uint64_t) creator;
+    struct isti_wrap *wrap;    /* kinds file and foreign */
+    struct ist_slot *pending;  /* next of the segments this thread is going to free */
+    _Atomic(uint32_t) link;    /* free: index + 1 of the next slot of the same chain */
+    _Atomic(uint32_t) chain;   /* free, first of a chain: index + 1 of the next chain */
+    uint32_t index;            /* constant */
+    _Atomic(uint32_t) meta;    /* kind | flags << 8 */
+};
+static_assert(sizeof(struct ist_slot) == 64, "a slot is one cache line");
+static_assert(offsetof(struct ist_slot, state) == 0, "segment_inline.h reaches the state as the first member");
+static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "counts must be lock-free");
+
+#define ISTI_CHUNK_BITS 12 /* slots per chunk: 4,096, 256 KiB */
+#define ISTI_CHUNK (1u << ISTI_CHUNK_BITS)
+#define ISTI_CHUNKS 4096u
+#define ISTI_SLOTS ((uint32_t)(ISTI_CHUNK * ISTI_CHUNKS)) /* live segments of a process, at most */
+
+/* The slot of an index that may be anything; NULL if there is none. */
+struct ist_slot *isti_slab_slot(uint32_t index);
+
+/* A free slot for this thread, in its hand until it is put back; NULL: no memory, or all slots in use. */
+struct ist_slot *isti_slab_take(struct isti_thread *t);
+
+/* Gives a free slot back. t may be NULL. */
+void isti_slab_put(struct isti_thread *t, struct ist_slot *slot);
+
+/* All slots of a thread's magazine go to the global stack: the thread ends. */
+void isti_slab_return(struct isti_thread *t);
+
+/* One past the highest index ever handed out. */
+uint32_t isti_slab_high(void);
+
+#endif
