@@ -241,6 +241,7 @@ ist_message *message_from_array(SharedArrayObject *a, bool transfer);     /* NUL
 SharedArrayObject *message_receive(core_state *state, ist_message *message); /* takes the message, on failure too */
 void message_free(ist_message *message);                                  /* plain C: no GIL needed */
 int message_init(PyObject *module, core_state *state);   /* token(), attach(), __reduce__, _rebuild, set_pickle_lease … */
+void message_report_leases(void); /* logs leases that ran out unloaded since the last time; keeps the exception that is set */
 extern PyMethodDef message_array_methods[];              /* merged into SharedArray's methods by array.c */
 
 /* xid.c: CPython's cross-interpreter data, one small file per signature family */

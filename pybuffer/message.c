@@ -1,0 +1,572 @@
+/* message.c: an array on its way: the message of our own transports and of CPython's cross-interpreter data, the token, and the pickle.
+ *
+ * Three forms of one description (element, shape, strides, offset, read-only), which differ in what they own:
+ *   ist_message  one counted reference of the segment, in malloc'd memory: any interpreter and any thread may receive or free it
+ *   token        nothing: bytes for a.token() and attach()
+ *   pickle       a token and the number of a lease: the lease owns a reference until the number was loaded or ran out
+ *
+ * Relies on: array_fits (array.c) for the bounds of whatever came from outside; libisthmus's leases.
+ *
+ * Invariants
+ *   a message owns exactly one reference from message_from_array to message_receive or message_free, and is counted in flight as long
+ *   a message holds no PyObject and no memory of an interpreter's allocator
+ *   bytes from outside are read once, inside their length, into a struct; every field is checked before it is used
+ */
+#include "core.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the description ---------------------------------------------------------------------------------------------------------------- */
+
+typedef struct description {
+    ist_type_code code;
+    int ndim;
+    bool readonly;
+    Py_ssize_t offset; /* bytes from the segment's start to the first element */
+    const Py_ssize_t *shape, *strides;
+} description;
+
+static description describe(SharedArrayObject *a) {
+    const char *start = ist_segment_data(array_root(a)->segment);
+    return (description){
+        .code = a->dtype->code,
+        .ndim = a->ndim,
+        .readonly = array_readonly(a),
+        .offset = a->data - start,
+        .shape = ARRAY_SHAPE(a),
+        .strides = ARRAY_STRIDES(a),
+    };
+}
+
+/* Takes `segment`, on failure too. */
+static SharedArrayObject *array_from_description(core_state *state, ist_segment segment, const description *d) {
+    return array_new_root(state, segment, state->dtypes[d->code], d->ndim, d->shape, d->strides, d->offset, d->readonly ? ARRAY_READONLY : 0);
+}
+
+/* ---- messages ----------------------------------------------------------------------------------------------------------------------- */
+
+struct ist_message {
+    ist_segment segment;
+    description is;
+    Py_ssize_t dims[]; /* shape, then strides */
+};
+
+/* Without the reference, which the caller adds. */
+static ist_message *message_alloc(SharedArrayObject *a) {
+    size_t dims = (size_t)a->ndim * sizeof(Py_ssize_t);
+    ist_message *message = malloc(sizeof *message + 2 * dims);
+    if (message == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    message->is = describe(a);
+    memcpy(message->dims, ARRAY_SHAPE(a), 2 * dims);
+    message->is.shape = message->dims;
+    message->is.strides = message->dims + a->ndim;
+    message->segment = array_root(a)->segment;
+    return message;
+}
+
+static ist_message *message_share(SharedArrayObject *a) {
+    if (hold_enter(a, HOLD_SHARED) < 0) /* a release() in another thread can't take the segment away meanwhile */
+        return NULL;
+    ist_message *message = message_alloc(a);
+    if (message != NULL)
+        ist_segment_retain_inline(message->segment);
+    hold_leave(a, HOLD_SHARED);
+    return message;
+}
+
+/* Moves the handle's own reference. It has to be a root: a view owns none. */
+static ist_message *message_transfer(SharedArrayObject *a) {
+    if (array_check(a) < 0)
+        return NULL;
+    if (a->root != NULL) {
+        PyErr_SetString(PyExc_BufferError, "only an owner can be transferred, and this array is a view of one: transfer its base, or send it");
+        return NULL;
+    }
+    ist_message *message = message_alloc(a);
+    if (message == NULL)
+        return NULL;
+    uint64_t seen = 0;
+    if (hold_begin_exclusive(a, HOLD_COUNTS, &seen) < 0) {
+        free(message);
+        if (seen & HOLD_RELEASED)
+            array_raise_detached(a);
+        else
+            PyErr_Format(PyExc_BufferError, "an array with views or exported buffers can't be transferred (%llu are alive)",
+                         (unsigned long long)((seen & HOLD_COUNTS & (HOLD_WRITER - 1)) + (seen & HOLD_COUNTS) / HOLD_WRITER));
+        return NULL;
+    }
+    hold_end_transfer(a, true);
+    return message;
+}
+
+ist_message *message_from_array(SharedArrayObject *a, bool transfer) {
+    ist_message *message = transfer ? message_transfer(a) : message_share(a);
+    if (message != NULL)
+        ist_count_in_flight(1);
+    return message;
+}
+
+SharedArrayObject *message_receive(core_state *state, ist_message *message) {
+    SharedArrayObject *a = array_from_description(state, message->segment, &message->is);
+    free(message);
+    ist_count_in_flight(-1);
+    return a;
+}
+
+void message_free(ist_message *message) {
+    ist_segment_release(message->segment);
+    free(message);
+    ist_count_in_flight(-1);
+}
+
+/* ---- tokens ------------------------------------------------------------------------------------------------------------------------- */
+
+/* The bytes, little-endian throughout but for the segment's own token:
+ *   0 "ISTA"   4 version   5 kind ('f')   6 element's bytes   7 flags   8 ndim   9..15 zero   16 segment token, 24 bytes
+ *   40 offset   48 shape, then strides, 8 bytes each. The length is exactly that. */
+#define TOKEN_VERSION 1
+#define TOKEN_READONLY 1u
+#define TOKEN_SEGMENT 16
+#define TOKEN_OFFSET 40
+#define TOKEN_DIMS 48
+#define TOKEN_SIZE(ndim) (TOKEN_DIMS + 16 * (Py_ssize_t)(ndim))
+
+static_assert(TOKEN_OFFSET - TOKEN_SEGMENT == sizeof(ist_token), "the segment's token has its place");
+
+static void put64(unsigned char *at, int64_t value) {
+    for (int i = 0; i < 8; i++)
+        at[i] = (unsigned char)((uint64_t)value >> (8 * i));
+}
+
+static int64_t get64(const unsigned char *at) {
+    uint64_t value = 0;
+    for (int i = 0; i < 8; i++)
+        value |= (uint64_t)at[i] << (8 * i);
+    return (int64_t)value;
+}
+
+static PyObject *token_encode(SharedArrayObject *a, const description *d, const ist_token *segment) {
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, TOKEN_SIZE(d->ndim));
+    if (bytes == NULL)
+        return NULL;
+    unsigned char *at = (unsigned char *)PyBytes_AS_STRING(bytes);
+    memset(at, 0, TOKEN_SEGMENT);
+    memcpy(at, "ISTA", 4);
+    at[4] = TOKEN_VERSION;
+    at[5] = (unsigned char)a->dtype->kind;
+    at[6] = (unsigned char)a->dtype->itemsize;
+    at[7] = d->readonly ? TOKEN_READONLY : 0;
+    at[8] = (unsigned char)d->ndim;
+    memcpy(at + TOKEN_SEGMENT, segment->bytes, sizeof segment->bytes);
+    put64(at + TOKEN_OFFSET, d->offset);
+    for (int i = 0; i < d->ndim; i++) {
+        put64(at + TOKEN_DIMS + 8 * i, d->shape[i]);
+        put64(at + TOKEN_DIMS + 8 * (d->ndim + i), d->strides[i]);
+    }
+    return bytes;
+}
+
+/* What a token says: numbers of the right form, not yet compared with any segment. */
+typedef struct parsed_token {
+    ist_token segment;
+    description is;
+    Py_ssize_t dims[2 * IST_MAX_NDIM];
+} parsed_token;
+
+static int token_refuse(const char *why) {
+    PyErr_Format(PyExc_ValueError, "not an array token: %s", why);
+    return -1;
+}
+
+static int token_decode_dims(const unsigned char *at, parsed_token *out) {
+    int ndim = out->is.ndim;
+    for (int i = 0; i < 2 * ndim; i++)
+        out->dims[i] = (Py_ssize_t)get64(at + TOKEN_DIMS + 8 * i);
+    out->is.shape = out->dims;
+    out->is.strides = out->dims + ndim;
+    for (int i = 0; i < ndim; i++) {
+        if (out->dims[i] < 0)
+            return token_refuse("a length below 0");
+    }
+    out->is.offset = (Py_ssize_t)get64(at + TOKEN_OFFSET);
+    return out->is.offset < 0 ? token_refuse("an offset below 0") : 0;
+}
+
+static int token_decode(core_state *state, const unsigned char *at, Py_ssize_t size, parsed_token *out) {
+    if (size < TOKEN_DIMS || memcmp(at, "ISTA", 4) != 0)
+        return token_refuse("it doesn't begin as one");
+    if (at[4] != TOKEN_VERSION) {
+        PyErr_Format(PyExc_ValueError, "an array token of version %d; this isthmus reads version %d", at[4], TOKEN_VERSION);
+        return -1;
+    }
+    if ((at[7] & ~TOKEN_READONLY) != 0)
+        return token_refuse("an unknown flag");
+    for (int i = 9; i < TOKEN_SEGMENT; i++) {
+        if (at[i] != 0)
+            return token_refuse("bytes that must be 0 aren't");
+    }
+    if (at[8] > IST_MAX_NDIM || size != TOKEN_SIZE(at[8]))
+        return token_refuse("its length doesn't fit its number of dimensions");
+    int code = 0;
+    while (code < IST_TYPE_CODES && (state->dtypes[code]->kind != at[5] || state->dtypes[code]->itemsize != at[6]))
+        code++;
+    if (code == IST_TYPE_CODES)
+        return token_refuse("an unknown type of element");
+    out->is.code = (ist_type_code)code;
+    out->is.ndim = at[8];
+    out->is.readonly = (at[7] & TOKEN_READONLY) != 0;
+    memcpy(out->segment.bytes, at + TOKEN_SEGMENT, sizeof out->segment.bytes);
+    return token_decode_dims(at, out);
+}
+
+/* Copies the bytes of any object with the buffer interface into *out, checked. */
+static int token_from_object(core_state *state, PyObject *object, parsed_token *out) {
+    if (!PyObject_CheckBuffer(object)) {
+        PyErr_Format(PyExc_TypeError, "a token is bytes, not %.200s", Py_TYPE(object)->tp_name);
+        return -1;
+    }
+    Py_buffer view;
+    if (PyObject_GetBuffer(object, &view, PyBUF_SIMPLE) < 0)
+        return -1;
+    unsigned char copy[TOKEN_SIZE(IST_MAX_NDIM)]; /* once: the object's bytes may change while they are being checked */
+    Py_ssize_t size = view.len;
+    if (size <= (Py_ssize_t)sizeof copy)
+        memcpy(copy, view.buf, (size_t)size);
+    PyBuffer_Release(&view);
+    if (size > (Py_ssize_t)sizeof copy)
+        return token_refuse("it is too long");
+    return token_decode(state, copy, size, out);
+}
+
+/* The array a token describes, over `segment`, which is taken. */
+static PyObject *token_receive(core_state *state, ist_segment segment, const parsed_token *token) {
+    const description *d = &token->is;
+    if (!array_fits(ist_segment_size(segment), state->dtypes[d->code]->itemsize, d->ndim, d->shape, d->strides, d->offset)) {
+        PyErr_Format(PyExc_ValueError, "not an array token: what it describes reaches outside its segment of %zu bytes",
+                     ist_segment_size(segment));
+        ist_segment_release(segment);
+        return NULL;
+    }
+    return (PyObject *)array_from_description(state, segment, d);
+}
+
+static uint32_t segment_token_word(const ist_token *token, int at) {
+    uint32_t word;
+    memcpy(&word, token->bytes + at, sizeof word);
+    return word;
+}
+
+/* SegmentGoneError in one line: which segment, why, and what one can do. Other errors by the table. Always NULL. */
+static PyObject *raise_gone(core_state *state, int error, const ist_token *token, bool pickled) {
+    uint32_t index = segment_token_word(token, 16), generation = segment_token_word(token, 20);
+    if (error == -EXDEV) {
+        PyErr_Format(state->SegmentGoneError,
+                     "segment %u (generation %u) belongs to another process, or to this one before a fork: its memory can't be reached from "
+                     "here; pass the contents instead (isthmus.pickle_by_value(), or a.tobytes())",
+                     index, generation);
+    } else if (error == -ESTALE && pickled) {
+        PyErr_Format(state->SegmentGoneError,
+                     "segment %u (generation %u) is gone: the pickle was loaded before or its lease ran out, and nobody held the array any "
+                     "more; keep the array until it was loaded, lengthen isthmus.set_pickle_lease(), send it by isthmus's own queues and "
+                     "pools, or pickle contents with isthmus.pickle_by_value()",
+                     index, generation);
+    } else if (error == -ESTALE) {
+        PyErr_Format(state->SegmentGoneError,
+                     "segment %u (generation %u) is gone: its last owner has let go, and a token owns nothing; keep the array until the "
+                     "token was attached, or send the array itself",
+                     index, generation);
+    } else if (error == -EINVAL) {
+        PyErr_SetString(PyExc_ValueError, "not an array token: its segment has an impossible number");
+    } else {
+        raise_error(state, error, "segment %u (generation %u)", index, generation);
+    }
+    return NULL;
+}
+
+PyDoc_STRVAR(token_doc, "token($self, /)\n--\n\n"
+                        "Bytes that describe this array: its segment, dtype, shape, strides and whether it is read-only.\n\n"
+                        "isthmus.attach() makes an array of the same memory from them, as long as somebody owns it: a token owns nothing.");
+
+static PyObject *array_token(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    SharedArrayObject *a = (SharedArrayObject *)self;
+    if (hold_enter(a, HOLD_SHARED) < 0)
+        return NULL;
+    description d = describe(a);
+    ist_token token;
+    int error = ist_segment_token(array_root(a)->segment, &token);
+    PyObject *bytes = error < 0 ? raise_error(state_of(a), error, "a token of an array of %zd bytes", a->nbytes) : token_encode(a, &d, &token);
+    hold_leave(a, HOLD_SHARED);
+    return bytes;
+}
+
+PyDoc_STRVAR(attach_doc, "attach($module, token, /)\n--\n\n"
+                         "The array that token describes, as a new owner of the same memory.\n\n"
+                         "Raises SegmentGoneError if nobody owns that memory any more, ValueError if the bytes aren't a token.");
+
+static PyObject *core_attach(PyObject *module, PyObject *object) {
+    core_state *state = state_of_module(module);
+    parsed_token token;
+    if (token_from_object(state, object, &token) < 0)
+        return NULL;
+    ist_segment segment;
+    int error = ist_segment_acquire(&token.segment, &segment);
+    if (error < 0)
+        return raise_gone(state, error, &token.segment, false);
+    return token_receive(state, segment, &token);
+}
+
+/* ---- leases that ran out ------------------------------------------------------------------------------------------------------------ */
+
+static _Atomic(uint64_t) leases_reported; /* how many expired numbers were logged */
+
+static int log_expired(uint64_t expired) {
+    PyObject *logging = PyImport_ImportModule("logging");
+    if (logging == NULL)
+        return -1;
+    PyObject *logger = PyObject_CallMethod(logging, "getLogger", "s", "isthmus");
+    Py_DECREF(logging);
+    if (logger == NULL)
+        return -1;
+    PyObject *result = PyObject_CallMethod(
+        logger, "warning", "sK",
+        "%d pickled array(s) were never loaded: their lease ran out and the memory was given back (isthmus.set_pickle_lease())",
+        (unsigned long long)expired);
+    Py_DECREF(logger);
+    Py_XDECREF(result);
+    return result != NULL ? 0 : -1;
+}
+
+void message_report_leases(void) {
+    ist_stats stats = {.struct_size = sizeof stats};
+    if (ist_stats_read(&stats) < 0)
+        return;
+    /* relaxed, here and below: the exchange alone decides which of two threads reports a number; nothing else hangs on it */
+    uint64_t reported = atomic_load_explicit(&leases_reported, memory_order_relaxed);
+    do {
+        if (stats.leases_expired <= reported)
+            return;
+    } while (!atomic_compare_exchange_weak_explicit(&leases_reported, &reported, stats.leases_expired, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    PyObject *raised = PyErr_GetRaisedException(); /* what goes wrong in somebody's log handler isn't this caller's affair */
+    if (log_expired(stats.leases_expired - reported) < 0)
+        PyErr_WriteUnraisable(NULL);
+    PyErr_SetRaisedException(raised);
+}
+
+PyDoc_STRVAR(report_leases_doc, "_report_leases($module, /)\n--\n\n"
+                                "Logs the pickled arrays whose lease ran out before they were loaded, if there are any new ones.");
+
+static PyObject *core_report_leases(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
+    message_report_leases();
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(set_pickle_lease_doc, "set_pickle_lease($module, seconds, /)\n--\n\n"
+                                   "How long the memory of an array that was pickled from now on waits to be loaded (at first 300 seconds).\n\n"
+                                   "Returns the duration before. A lease ends with its load; one that runs out unloaded is logged.");
+
+static PyObject *core_set_pickle_lease(PyObject *Py_UNUSED(module), PyObject *argument) {
+    double seconds = PyFloat_AsDouble(argument);
+    if (seconds == -1.0 && PyErr_Occurred())
+        return NULL;
+    if (!(seconds > 0) || isinf(seconds)) {
+        PyErr_Format(PyExc_ValueError, "a lease lasts a positive, finite number of seconds, not %R", argument);
+        return NULL;
+    }
+    double ns = seconds * 1e9;
+    uint64_t before = ist_lease_set_duration(ns < 9e18 ? (uint64_t)ns : UINT64_C(9000000000000000000)); /* clamped there to 100 years */
+    return PyFloat_FromDouble((double)before / 1e9);
+}
+
+/* ---- pickle ------------------------------------------------------------------------------------------------------------------------- */
+
+/* Contents instead of a reference: inside isthmus.pickle_by_value(). 1, 0, or -1 with an exception. */
+static int by_value(PyObject *module) {
+    PyObject *variable = PyObject_GetAttrString(module, "_by_value");
+    if (variable == NULL)
+        return -1;
+    PyObject *value = NULL;
+    int error = PyContextVar_Get(variable, Py_False, &value);
+    Py_DECREF(variable);
+    if (error < 0)
+        return -1;
+    int yes = PyObject_IsTrue(value);
+    Py_DECREF(value);
+    return yes;
+}
+
+static PyObject *reduce_contents(PyObject *module, SharedArrayObject *a) {
+    PyObject *rebuild = PyObject_GetAttrString(module, "_rebuild_contents");
+    PyObject *shape = PyTuple_New(a->ndim);
+    PyObject *contents = PyObject_CallMethod((PyObject *)a, "tobytes", NULL);
+    if (rebuild == NULL || shape == NULL || contents == NULL)
+        goto fail;
+    for (int i = 0; i < a->ndim; i++) {
+        PyObject *length = PyLong_FromSsize_t(ARRAY_SHAPE(a)[i]);
+        if (length == NULL)
+            goto fail;
+        PyTuple_SET_ITEM(shape, i, length);
+    }
+    ist_count_copied((size_t)a->nbytes);
+    return Py_BuildValue("N(sNN)", rebuild, a->dtype->str, shape, contents);
+fail:
+    Py_XDECREF(rebuild);
+    Py_XDECREF(shape);
+    Py_XDECREF(contents);
+    return NULL;
+}
+
+/* Every call takes a number of its own, since CPython converts a message as often as it likes and may never read the result. */
+static PyObject *reduce_lease(core_state *state, SharedArrayObject *a) {
+    if (hold_enter(a, HOLD_SHARED) < 0)
+        return NULL;
+    description d = describe(a);
+    ist_segment segment = array_root(a)->segment;
+    ist_token token;
+    PyObject *result = NULL;
+    uint64_t number;
+    int error = ist_segment_token(segment, &token);
+    if (error == 0)
+        error = ist_lease_take(segment, &number);
+    if (error < 0) {
+        raise_error(state, error, "pickling an array of %zd bytes", a->nbytes);
+    } else {
+        PyObject *bytes = token_encode(a, &d, &token);
+        if (bytes != NULL)
+            result = Py_BuildValue("O(NK)", state->rebuild, bytes, (unsigned long long)number);
+        if (result == NULL)
+            ist_lease_strike(&token, number);
+    }
+    hold_leave(a, HOLD_SHARED);
+    return result;
+}
+
+PyDoc_STRVAR(reduce_doc, "__reduce__($self, /)\n--\n\n"
+                         "Pickles a reference under a lease, or the contents inside isthmus.pickle_by_value().");
+
+static PyObject *array_reduce(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_check(a) < 0)
+        return NULL;
+    PyObject *module = PyType_GetModule(Py_TYPE(self)); /* borrowed from the type */
+    int value = module != NULL ? by_value(module) : -1;
+    if (value < 0)
+        return NULL;
+    message_report_leases();
+    return value ? reduce_contents(module, a) : reduce_lease(state_of_module(module), a);
+}
+
+PyDoc_STRVAR(rebuild_doc, "_rebuild($module, token, number, /)\n--\n\n"
+                          "What a pickled array calls: the array that token describes; ends the lease of that number.");
+
+static PyObject *core_rebuild(PyObject *module, PyObject *arguments) {
+    core_state *state = state_of_module(module);
+    PyObject *bytes;
+    unsigned long long number;
+    if (!PyArg_ParseTuple(arguments, "OK:_rebuild", &bytes, &number))
+        return NULL;
+    parsed_token token;
+    if (token_from_object(state, bytes, &token) < 0)
+        return NULL;
+    ist_segment segment;
+    int error = ist_lease_load(&token.segment, number, &segment);
+    if (error < 0) {
+        raise_gone(state, error, &token.segment, true);
+        message_report_leases(); /* says in the log what the exception is about */
+        return NULL;
+    }
+    return token_receive(state, segment, &token);
+}
+
+/* Lengths of a tuple into shape; their product in *items. */
+static int lengths_from_tuple(PyObject *tuple, Py_ssize_t *shape, Py_ssize_t *items) {
+    Py_ssize_t product = 1;
+    bool too_many = false, empty = false;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++) {
+        shape[i] = PyLong_AsSsize_t(PyTuple_GET_ITEM(tuple, i));
+        if (shape[i] == -1 && PyErr_Occurred())
+            return -1;
+        if (shape[i] < 0) {
+            PyErr_Format(PyExc_ValueError, "a pickled array with a length of %zd", shape[i]);
+            return -1;
+        }
+        empty |= shape[i] == 0;
+        too_many |= __builtin_mul_overflow(product, shape[i], &product);
+    }
+    *items = empty ? 0 : too_many ? PY_SSIZE_T_MAX : product;
+    return 0;
+}
+
+PyDoc_STRVAR(rebuild_contents_doc, "_rebuild_contents($module, dtype, shape, contents, /)\n--\n\n"
+                                   "What an array calls that was pickled by value: a new array with these contents.");
+
+static PyObject *core_rebuild_contents(PyObject *module, PyObject *arguments) {
+    core_state *state = state_of_module(module);
+    PyObject *spec, *lengths, *result = NULL;
+    Py_buffer contents;
+    if (!PyArg_ParseTuple(arguments, "OO!y*:_rebuild_contents", &spec, &PyTuple_Type, &lengths, &contents))
+        return NULL;
+    Py_ssize_t shape[IST_MAX_NDIM], items, bytes;
+    ist_segment segment;
+    DTypeObject *dtype = dtype_from_object(state, spec);
+    if (dtype == NULL)
+        goto done;
+    if (PyTuple_GET_SIZE(lengths) > IST_MAX_NDIM) {
+        PyErr_Format(PyExc_ValueError, "a pickled array with %zd dimensions; at most %d", PyTuple_GET_SIZE(lengths), IST_MAX_NDIM);
+        goto done;
+    }
+    if (lengths_from_tuple(lengths, shape, &items) < 0)
+        goto done;
+    if (__builtin_mul_overflow(items, dtype->itemsize, &bytes) || bytes != contents.len) {
+        PyErr_Format(PyExc_ValueError, "a pickled array of shape %R and dtype %s with %zd bytes of contents", lengths, dtype->str, contents.len);
+        goto done;
+    }
+    int error = ist_segment_create((size_t)bytes, 0, &segment);
+    if (error < 0) {
+        raise_error(state, error, "unpickling an array of %zd bytes", bytes);
+        goto done;
+    }
+    if (bytes > 0)
+        memcpy(ist_segment_data(segment), contents.buf, (size_t)bytes);
+    ist_count_copied((size_t)bytes);
+    ist_segment_set_creator(segment, (uint64_t)state->interpreter);
+    result = (PyObject *)array_new_root(state, segment, dtype, (int)PyTuple_GET_SIZE(lengths), shape, NULL, 0, 0);
+done:
+    Py_XDECREF(dtype);
+    PyBuffer_Release(&contents);
+    return result;
+}
+
+/* ---- into the module ---------------------------------------------------------------------------------------------------------------- */
+
+PyMethodDef message_array_methods[] = {
+    {"token", array_token, METH_NOARGS, token_doc},
+    {"__reduce__", array_reduce, METH_NOARGS, reduce_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef module_methods[] = {
+    {"attach", core_attach, METH_O, attach_doc},
+    {"set_pickle_lease", core_set_pickle_lease, METH_O, set_pickle_lease_doc},
+    {"_report_leases", core_report_leases, METH_NOARGS, report_leases_doc},
+    {"_rebuild", core_rebuild, METH_VARARGS, rebuild_doc},
+    {"_rebuild_contents", core_rebuild_contents, METH_VARARGS, rebuild_contents_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+int message_init(PyObject *module, core_state *state) {
+    if (PyModule_AddFunctions(module, module_methods) < 0)
+        return -1;
+    state->rebuild = PyObject_GetAttrString(module, "_rebuild");
+    if (state->rebuild == NULL)
+        return -1;
+    PyObject *variable = PyContextVar_New("isthmus.pickle_by_value", Py_False);
+    int error = PyModule_AddObjectRef(module, "_by_value", variable); /* variable may be NULL: then the exception stays */
+    Py_XDECREF(variable);
+    return error;
+}
