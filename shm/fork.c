@@ -46,6 +46,7 @@ static void child(void) {
     isti_housekeeper_fork_child();
     isti_heap_fork_child();
     isti_thread_fork_child();
+    isti_segment_fork_child();
     isti_lease_fork_child();
 }
 

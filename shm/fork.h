@@ -4,8 +4,6 @@
 
 #include <isthmus/heap.h>
 
-/* Loads jemalloc, makes the epoch page and registers the handlers; runs when the library is loaded. */
-
 /* Each module with a lock or a thread gives its three handlers; fork.c calls them in lock order. */
 void isti_lease_fork_prepare(void);
 void isti_lease_fork_parent(void);
@@ -19,5 +17,6 @@ void isti_heap_fork_child(void);
 void isti_housekeeper_fork_prepare(void);
 void isti_housekeeper_fork_parent(void);
 void isti_housekeeper_fork_child(void);
+void isti_segment_fork_child(void);
 
 #endif

@@ -94,7 +94,6 @@ static bool hook_purge(extent_hooks_t *hooks, void *at, size_t size, size_t offs
     (void)size, (void)arena;
     if (dead((struct isti_heap *)hooks))
         return true;
-    isti_unpoison((char *)at + offset, length);
     return isti_os.madvise((char *)at + offset, length, MADV_REMOVE) != 0;
 }
 

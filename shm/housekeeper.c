@@ -28,6 +28,8 @@ static _Atomic(uint32_t) bell; /* futex: moves when a deadline was set */
 
 static uint64_t earlier(uint64_t a, uint64_t b) { return a == 0 || (b != 0 && b < a) ? b : a; }
 
+static void look_again(void);
+
 /* Does what is due; the mutex is not held (leases run destructors). */
 static void work(bool dirty, bool lease) {
     if (lease) {
@@ -38,12 +40,12 @@ static void work(bool dirty, bool lease) {
     }
     if (!dirty)
         return;
-    /* clear first, look afterwards: a free in between either is seen by the look or arms again.
-     * seq_cst on both sides isn't needed: a free missed for want of order is seen by the next tick of whoever frees next, and the
-     * pages of a last, missed free are found by ist_collect; relaxed */
-    atomic_store_explicit(&isti_dirty_armed, 0, memory_order_relaxed);
-    if (isti_heap_decay())
-        isti_housekeeper_arm_dirty();
+    /* Clear first, look afterwards: a free in between either is seen by the look or arms again. One more look follows a tick that was
+     * armed, so a free that neither was seen nor saw the clearing (relaxed on both sides: it is on the path of every free) is met a
+     * quarter of a second later. */
+    bool armed = atomic_exchange_explicit(&isti_dirty_armed, 0, memory_order_relaxed) != 0;
+    if (isti_heap_decay() || armed)
+        look_again();
 }
 
 static void *run(void *unused) {
@@ -91,13 +93,16 @@ static void set(uint64_t *due, uint64_t deadline) {
     }
 }
 
-void isti_housekeeper_arm_dirty(void) {
-    /* relaxed: see isti_housekeeper_dirty */
-    if (atomic_exchange_explicit(&isti_dirty_armed, 1, memory_order_relaxed) != 0)
-        return;
+static void look_again(void) {
     pthread_mutex_lock(&mutex);
     set(&due_dirty, isti_os.now() + TICK_NS);
     pthread_mutex_unlock(&mutex);
+}
+
+void isti_housekeeper_arm_dirty(void) {
+    /* relaxed: see work */
+    if (atomic_exchange_explicit(&isti_dirty_armed, 1, memory_order_relaxed) == 0)
+        look_again();
 }
 
 void isti_housekeeper_lease(uint64_t deadline) {

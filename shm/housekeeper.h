@@ -12,7 +12,7 @@ void isti_housekeeper_arm_dirty(void);
 
 /* Memory was freed: its pages are to go back to the system. Called on every free, so it is one load when that is already known. */
 static inline void isti_housekeeper_dirty(void) {
-    /* relaxed: a hint; a free that is missed here is seen by the look after the clearing, or by the next free */
+    /* relaxed: a hint; see work() for a free that misses the clearing */
     if (__builtin_expect(atomic_load_explicit(&isti_dirty_armed, memory_order_relaxed) == 0, 0))
         isti_housekeeper_arm_dirty();
 }

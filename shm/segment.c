@@ -19,6 +19,7 @@
  */
 #include <isthmus/segment.h>
 
+#include "fork.h"
 #include "heap.h"
 #include "housekeeper.h"
 #include "os.h"
@@ -350,6 +351,9 @@ int ist_segment_token(ist_segment s, ist_token *out) {
     memcpy(out->bytes + 20, &s.generation, 4);
     return 0;
 }
+
+/* Another thread may have held the mutex at the fork; the id it was writing is of the epoch before. */
+void isti_segment_fork_child(void) { pthread_mutex_init(&domain_mutex, NULL); }
 
 /* Adds an owner to `slot` if it lives in `generation`; `state` was acquired from it. */
 static int add_owner(ist_slot *slot, uint64_t state, uint32_t generation, ist_segment *out) {
