@@ -3,7 +3,7 @@
 #
 #   tools/apt_source.sh DIR PACKAGE VERSION [SUITE]
 #
-# The newest source whose version starts with VERSION lands in DIR. The mirrors are the machine's
+# The upstream archive (.orig.tar.*) of the source whose version starts with VERSION lands in DIR. The mirrors are the machine's
 # own; deb-src is switched on in a temporary copy only, which is removed at the end. With SUITE
 # (Debian only) that suite is asked instead of the installed one.
 set -euo pipefail
@@ -52,11 +52,13 @@ if [[ -n $suite ]]; then one_suite; else copy_sources; fi
 # Another party's source that is down must not stop us, so update may fail; what counts comes next.
 apt apt-get update >"$work/log" 2>&1 || true
 full=$(apt apt-cache showsrc "$package" 2>>"$work/log" | awk -v v="$version" '
-  $1 == "Package:" { name = $2 } $1 == "Version:" && index($2, v) == 1 && !n++ { print $2 }')
+  $1 == "Version:" && index($2, v) == 1 && !n++ { print $2 }')
 if [[ -z $full ]]; then
   tail -n 5 "$work/log" >&2
   echo "apt_source: no source package $package $version" >&2
   exit 1
 fi
 cd "$dir"
-apt apt-get source --download-only "$package=$full" >>"$work/log" 2>&1 || { tail -n 5 "$work/log" >&2; exit 1; }
+# A mirror may lack the packaging files for a while; the upstream archive is what is wanted.
+apt apt-get source --download-only "$package=$full" >>"$work/log" 2>&1 || compgen -G "*.orig.tar.*" >/dev/null ||
+  { tail -n 5 "$work/log" >&2; exit 1; }

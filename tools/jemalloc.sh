@@ -57,7 +57,7 @@ matches() { [[ -f $1 && $(sha256sum <"$1") == "$sha256 "* ]]; }
 download() { # download FILE
   if command -v curl >/dev/null; then curl -fsSL --connect-timeout 15 --max-time 120 -o "$1" "$upstream"
   elif command -v wget >/dev/null; then wget -q -T 15 -O "$1" "$upstream"
-  else python3 -c 'import sys, urllib.request as u; u.urlretrieve(*sys.argv[1:])' "$upstream" "$1"; fi
+  else python3 -c 'import sys, urllib.request as u; u.urlretrieve(*sys.argv[1:])' "$upstream" "$1" 2>/dev/null; fi
 }
 
 # The order: what the caller named, what an earlier run kept, the distribution, upstream.
