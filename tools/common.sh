@@ -36,6 +36,10 @@ apt_get() {
 }
 
 installed() { [[ $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null) == *"ok installed" ]]; }
+all_installed() {
+  local package
+  for package; do installed "$package" || return 1; done
+}
 available() { apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [^(]'; }
 
 # need_packages PURPOSE PACKAGE...: installs those that are missing, or says which they are.

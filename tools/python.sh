@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Prints the path of the Python to use; see CONTRIBUTING.md, "Which Python".
 #
-#   tools/python.sh          the one to build and test with, obtained if the machine has none
-#   tools/python.sh --list   those the machine has, "3.14 /path" each, best first
+#   tools/python.sh              the one to build and test with, obtained if the machine has none
+#   tools/python.sh --list       those the machine has, "3.14 /path" each, best first
+#   tools/python.sh --packages   the distribution's packages that give one, if there is none
 #
 # PYTHON=... decides by itself. Else: the newest on PATH, of pyenv and of uv; the distribution's
 # package; uv's download; CPython built from the source package of Debian's newer stable.
@@ -40,18 +41,22 @@ candidates() {
 list() {
   local python
   candidates | awk '!seen[$0]++' | while read -r python; do
-    [[ -x $python ]] && describe "$python"
+    [[ ! -x $python ]] || describe "$python"
   done | awk '$1 == "ok" && $2 != "free-threaded" { print $2, $3, $4 }' |
     sort -s -k 1,1nr | awk '!seen[$2]++ { print $2, $3 }'
 }
 
-from_distribution() {
+packages() {
   local version
   have apt-cache || return 1
   available python3-dev || { can_be_root && apt_get update >/dev/null 2>&1; } || true
   version=$(apt-cache policy python3-dev 2>/dev/null | sed -n 's/ *Candidate: 3\.\([0-9]*\).*/\1/p')
-  [[ ${version:-0} -ge 12 ]] || return 1
-  need_packages "Python" python3-dev python3-venv || exit 1
+  [[ ${version:-0} -ge 12 ]] && echo python3-dev python3-venv
+}
+
+from_distribution() {
+  local -a wanted
+  read -ra wanted < <(packages) && { need_packages "Python" "${wanted[@]}" || exit 1; }
 }
 
 from_uv() {
@@ -69,10 +74,12 @@ from_uv() {
   return "$status"
 }
 
-if [[ ${1:-} == --list ]]; then
-  list
-  exit
-fi
+found() { read -r _ path < <(list); }
+
+case ${1:-} in
+  --list) list; exit ;;
+  --packages) [[ -n ${PYTHON:-} ]] || found || packages || true; exit ;;
+esac
 
 if [[ -n ${PYTHON:-} ]]; then
   path=$(command -v "$PYTHON") || die "PYTHON=$PYTHON: no such program"
@@ -82,7 +89,6 @@ if [[ -n ${PYTHON:-} ]]; then
   exit
 fi
 
-found() { read -r _ path < <(list); }
 found || { from_distribution && found; } || { from_uv && found; } || { "$ROOT/tools/build_python.sh" && found; } ||
   die "no Python 3.12 or later with headers found, and none could be installed. PYTHON=/path names one."
 echo "$path"

@@ -18,8 +18,8 @@ cd "$ROOT"
 asan() {
   export ISTHMUS_SANITIZER=address
   local asan=abort_on_error=0:allocator_may_return_null=1:detect_stack_use_after_return=0
-  setup_python
   setup_tools test
+  setup_python
   setup_build asan -DISTHMUS_BUILD_TESTS=ON
   require_pytest
   results_begin asan
@@ -35,7 +35,6 @@ asan() {
 
 tsan() {
   export ISTHMUS_SANITIZER=thread TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
-  require_known_system
   setup_tools test
   setup_c_build tsan -DISTHMUS_BUILD_TESTS=ON
   # Its shadow memory doesn't fit a randomised address space of the newest kernels.

@@ -10,8 +10,9 @@
 # shellcheck source=tools/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
+require_known_system
+
 setup_python() {
-  require_known_system
   PYTHON=$("$ROOT/tools/python.sh") || exit 1
   TAG=$(python_tag "$PYTHON")
   export PYTHON TAG
@@ -36,7 +37,7 @@ setup_venv() {
       "$PYTHON" -c 'import ensurepip' 2>/dev/null ||
         need_packages "the virtual environment" "python3.$(tr -cd 0-9 <<<"${TAG#cp3}")-venv" || exit 1
       rm -rf "$VENV"
-      "$PYTHON" -m venv "$VENV"
+      "$PYTHON" -m venv "$VENV" || exit 1
       echo "$PYTHON $("$PYTHON" -V)" >"$VENV/.isthmus-python"
     fi
     say "installing Python packages for $group into build/venv-$TAG, about 30 s ..."
@@ -54,6 +55,9 @@ setup_tools() {
     test) packages+=(libcriterion-dev pkg-config) ;;
     bench) packages+=(g++ libbenchmark-dev) ;;
   esac
+  # One list of everything that is missing is kinder than one after the other.
+  # shellcheck disable=SC2207 # one word each
+  all_installed "${packages[@]}" || packages+=($("$ROOT/tools/python.sh" --packages))
   need_packages "building" "${packages[@]}" || exit 1
   "$ROOT/tools/jemalloc.sh" >/dev/null || exit 1
 }
@@ -87,8 +91,8 @@ build_in() {
 # Just the importable package: the tests are built with it only where they were asked for before.
 setup_package() {
   local tests=OFF
-  setup_python
   setup_tools build
+  setup_python
   if grep -qs '^ISTHMUS_BUILD_TESTS:.*=ON' "$ROOT/build/dev-$TAG/CMakeCache.txt"; then tests=ON; fi
   setup_build dev "-DISTHMUS_BUILD_TESTS=$tests"
 }

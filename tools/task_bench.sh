@@ -4,8 +4,8 @@ set -euo pipefail
 # shellcheck source=tools/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-setup_python
 setup_tools bench
+setup_python
 setup_build release -DISTHMUS_BUILD_BENCH=ON
 setup_venv bench || die "the benchmarks need numpy and pyperf"
 cd "$ROOT"

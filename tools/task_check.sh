@@ -7,9 +7,9 @@ set -euo pipefail
 # shellcheck source=tools/results.sh
 . "$ROOT/tools/results.sh"
 
-setup_python
 setup_tools test
 setup_tools bench
+setup_python
 need_packages "./run check" clang shellcheck git || exit 1
 setup_venv test || die "./run check needs numpy's types, and no package index is reachable"
 setup_venv check || die "./run check needs clang-format, ruff and mypy, and no package index is reachable"

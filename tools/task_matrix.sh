@@ -35,8 +35,8 @@ if [[ ${1:-} == --inside ]]; then
   exit
 fi
 
-setup_python
 setup_tools test
+setup_python
 cd "$ROOT"
 results_begin matrix
 main=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')

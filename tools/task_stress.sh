@@ -8,8 +8,8 @@ set -euo pipefail
 
 export ISTHMUS_STRESS_SECONDS=${ISTHMUS_STRESS_SECONDS:-60}
 export ISTHMUS_TEST_SECONDS=$((ISTHMUS_STRESS_SECONDS * 5 + 300))
-setup_python
 setup_tools test
+setup_python
 setup_build dev -DISTHMUS_BUILD_TESTS=ON
 setup_venv test || say "no numpy here; stress tests that need it will say so"
 export PYTHONPATH=$BUILD/python

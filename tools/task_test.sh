@@ -7,8 +7,8 @@ set -euo pipefail
 # shellcheck source=tools/results.sh
 . "$ROOT/tools/results.sh"
 
-setup_python
 setup_tools test
+setup_python
 setup_build dev -DISTHMUS_BUILD_TESTS=ON
 require_pytest
 export PYTHONPATH=$BUILD/python
