@@ -1,0 +1,152 @@
+"""The other end of a pool: what runs inside a worker interpreter.
+
+The thread that owns the interpreter calls start() once and handle() for every call. Nothing here may be slow to import: every worker
+does it anew.
+"""
+
+import sys
+from typing import Any
+
+from . import _payload, _refused
+from ._core import SharedArray
+
+__all__ = ["handle", "run_chunk", "start"]
+
+replaying = False  # the parent's script is being run again, so that its functions exist here
+
+_main_source: tuple[str, str] | None = None  # ("path", …), ("name", …); None: can't be run again
+_main_error: BaseException | None = None     # why running it failed; every task that needs it gets this
+
+
+def start(main_source: tuple[str, str] | None) -> None:
+    """Says where the parent's ``__main__`` can be found. It is run when the first task needs something of it."""
+    global _main_source
+    _main_source = main_source
+
+
+def handle(payload: bytes, arrays: tuple[SharedArray, ...]) -> tuple[bytes, tuple[SharedArray, ...]]:
+    """Runs one call. The outcome is a payload of ``(True, result)``, or of ``(False, failure)`` as _failure() makes it."""
+    try:
+        function, args, kwargs = _loads(payload, arrays)
+        result = function(*args, **kwargs)
+        del function, args, kwargs, arrays  # what only the call needed is let go before anybody hears of its end
+        try:
+            return _payload.dumps((True, result), _main_source is None)
+        except Exception as error:
+            error.add_note("The task was done; this is from pickling its result.")
+            raise
+    except BaseException as error:
+        return _failure(error)
+
+
+def run_chunk(function: Any, chunk: tuple[tuple[Any, ...], ...]) -> list[Any]:
+    """Several calls as one, for WorkerPool.map."""
+    return [function(*args) for args in chunk]
+
+
+class _Unpickler(_payload.Unpickler):
+    def find_global(self, module: str, name: str) -> Any:
+        if module in _payload.MAIN_NAMES:
+            return _find_in_main(name)
+        return _refused.find(module, name)
+
+
+def _loads(payload: bytes, arrays: tuple[SharedArray, ...]) -> Any:
+    try:
+        return _Unpickler(payload, arrays).load()
+    except ImportError as error:
+        error.add_note(
+            "This is from unpickling the call in the worker. If an argument is an ndarray, send a SharedArray instead: "
+            "isthmus.array(x)."
+        )
+        raise
+
+
+# ---- the parent's script --------------------------------------------------------------------------------------------------------
+
+
+def _find_in_main(name: str) -> Any:
+    main = sys.modules.get("__mp_main__") or _replay_main()
+    found: Any = main
+    try:
+        for part in name.split("."):
+            found = getattr(found, part)
+    except AttributeError as error:
+        error.add_note(
+            "A worker runs the script again under another name than __main__: what is defined under `if __name__ == \"__main__\"`, "
+            "or was typed in, isn't there."
+        )
+        raise
+    return found
+
+
+def _replay_main() -> Any:
+    """Runs the parent's script under the name that multiprocessing uses, and makes it this interpreter's ``__main__``."""
+    global replaying, _main_error
+    if _main_error is not None:
+        raise _main_error
+    if _main_source is None:
+        return sys.modules["__main__"]
+    import runpy
+    from types import ModuleType
+
+    kind, where = _main_source
+    replaying = True
+    try:
+        with _refused.user_modules("__mp_main__"):
+            if kind == "name":
+                names = runpy.run_module(where, run_name="__mp_main__", alter_sys=True)
+            else:
+                names = runpy.run_path(where, run_name="__mp_main__")
+    except BaseException as error:
+        error.add_note(
+            "This is from running the script again in a worker, so that its functions exist there. What only the main program "
+            'should do belongs under `if __name__ == "__main__":`.'
+        )
+        _main_error = error
+        raise
+    finally:
+        replaying = False
+    main = ModuleType("__mp_main__")
+    main.__dict__.update(names)
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = main
+    return main
+
+
+# ---- failures -------------------------------------------------------------------------------------------------------------------
+
+
+def _failure(error: BaseException) -> tuple[bytes, tuple[SharedArray, ...]]:
+    """A payload of ``(False, (pickled exception or None, type name, message, traceback text))``, and the arrays of the exception."""
+    explained = _refused.explain(error) if isinstance(error, ImportError) else None
+    if explained is not None:
+        explained.__cause__ = error
+        error = explained
+    kind = type(error)
+    module = kind.__module__.replace("__mp_main__", "__main__")
+    name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+    pickled: bytes | None = None
+    arrays: tuple[SharedArray, ...] = ()
+    if isinstance(error, Exception):
+        # BaseExceptions would end the thread that waits for the result: they go as text
+        try:
+            pickled, arrays = _payload.dumps(error, _main_source is None)
+        except Exception:
+            pass  # as text
+    try:
+        message = str(error)
+    except Exception:
+        message = "<no message: its __str__ failed>"
+    return _payload.dumps((False, (pickled, name, message, _traceback(error))))[0], arrays
+
+
+def _traceback(error: BaseException) -> str:
+    import traceback
+
+    outer = error.__traceback__
+    while outer is not None and outer.tb_frame.f_code.co_filename == __file__:
+        outer = outer.tb_next
+    try:
+        return "".join(traceback.format_exception(type(error), error, outer or error.__traceback__))
+    except Exception as failed:
+        return f"{type(error).__name__} (its traceback can't be shown: {type(failed).__name__})\n"
