@@ -50,8 +50,9 @@ static struct {
     size_t buckets, ticket_count, lease_count;
     struct ticket *earliest, *latest;
     struct lease *oldest, *youngest;
-    uint64_t bytes, last_number, expired;
+    uint64_t bytes, last_number;
 } table;
+static _Atomic(uint64_t) expired; /* relaxed: a statistic, written under the mutex, read by anybody */
 static _Atomic(uint64_t) duration = DEFAULT_NS; /* relaxed: a setting */
 
 static size_t bucket_of_number(uint64_t number, size_t buckets) { return (size_t)number & (buckets - 1); }
@@ -168,13 +169,15 @@ static void strike(struct ticket *t, struct lease **gone) {
         take_out_lease(l, gone);
 }
 
+static void count_expired(size_t count) { atomic_fetch_add_explicit(&expired, count, memory_order_relaxed); }
+
 static size_t strike_until(uint64_t now, struct lease **gone) {
     size_t count = 0;
     while (table.earliest != NULL && table.earliest->deadline <= now) {
         strike(table.earliest, gone);
         count++;
     }
-    table.expired += count;
+    count_expired(count);
     return count;
 }
 
@@ -195,12 +198,11 @@ static void keep_bound(struct lease **gone) {
         if (info.owners != 1)
             continue;
         alone -= l->size;
-        while (l->tickets->lease_next != NULL) {
+        size_t count = 1;
+        for (; l->tickets->lease_next != NULL; count++)
             strike(l->tickets, gone);
-            table.expired++;
-        }
         strike(l->tickets, gone); /* and the lease with it */
-        table.expired++;
+        count_expired(count);
     }
 }
 
@@ -294,6 +296,8 @@ uint64_t ist_lease_set_duration(uint64_t ns) {
     return atomic_exchange_explicit(&duration, ns, memory_order_relaxed); /* relaxed: a setting */
 }
 
+uint64_t ist_lease_expired(void) { return atomic_load_explicit(&expired, memory_order_relaxed); }
+
 uint64_t isti_lease_next_deadline(void) {
     pthread_mutex_lock(&mutex);
     uint64_t deadline = table.earliest != NULL ? table.earliest->deadline : 0;
@@ -305,8 +309,8 @@ void isti_lease_stats(ist_stats *stats) {
     pthread_mutex_lock(&mutex);
     stats->leases = table.lease_count;
     stats->lease_bytes = table.bytes;
-    stats->leases_expired = table.expired;
     pthread_mutex_unlock(&mutex);
+    stats->leases_expired = ist_lease_expired();
 }
 
 void isti_lease_fork_prepare(void) { pthread_mutex_lock(&mutex); }
@@ -320,5 +324,5 @@ void isti_lease_fork_child(void) {
     while (table.earliest != NULL)
         strike(table.earliest, &gone);
     release_all(gone);
-    table.expired = 0;
+    atomic_store_explicit(&expired, 0, memory_order_relaxed);
 }

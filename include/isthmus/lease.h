@@ -33,6 +33,9 @@ IST_API void ist_lease_strike(const ist_token *token, uint64_t number);
  * The housekeeper calls it by itself. */
 IST_API size_t ist_lease_expire(void);
 
+/* Numbers whose deadline passed unloaded, or that the bound took, since the process began; one load. */
+IST_API uint64_t ist_lease_expired(void);
+
 /* How long numbers taken from now on last, nanoseconds (1 ms … 100 years, clamped). Returns the duration before. */
 IST_API uint64_t ist_lease_set_duration(uint64_t ns);
 
