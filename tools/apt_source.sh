@@ -45,7 +45,8 @@ apt() { # apt TOOL ARGS...: apt-get or apt-cache within the temporary folder
   shift
   "$tool" -q -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts="$work/parts" \
     -o Dir::State::lists="$work/lists" -o Dir::Cache="$work/cache" \
-    -o APT::Sandbox::User="$(id -un)" "$@"
+    -o APT::Sandbox::User="$(id -un)" \
+    -o Acquire::Retries=1 -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20 "$@"
 }
 
 if [[ -n $suite ]]; then one_suite; else copy_sources; fi

@@ -11,6 +11,7 @@ need_packages "building Python" gcc libc6-dev make pkg-config xz-utils libssl-de
 exec 9>"$CACHE/cpython.lock"
 flock 9
 compgen -G "$CACHE/cpython-*/bin/python3" >/dev/null && exit
+rm -rf "$CACHE"/.cpython-* # of a builder that was killed
 work=$(mktemp -d "$CACHE/.cpython-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 

@@ -55,7 +55,7 @@ need_packages() {
     echo "    sudo apt-get install -y --no-install-recommends ${missing[*]}" >&2
     return 1
   fi
-  say "installing for $purpose: ${missing[*]} (up to a minute or two) ..."
+  say "installing packages for $purpose, up to a minute or two: ${missing[*]} ..."
   log=$(mktemp)
   for package in "${missing[@]}"; do
     available "$package" || { apt_get update >"$log" 2>&1 || true; break; }

@@ -108,6 +108,7 @@ build() {
 exec 9>"$cache/jemalloc.lock"
 flock 9
 if [[ ! -d $prefix ]]; then
+  rm -rf "$cache"/.jemalloc-* # of a builder that was killed
   work=$(mktemp -d "$cache/.jemalloc-XXXXXX")
   trap 'rm -rf "$work"' EXIT
   (build)

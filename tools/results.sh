@@ -105,7 +105,7 @@ run_pytest() {
 run_models() {
   local script=$ROOT/tests/models/run.sh out=$RESULTS/$STAGE.models.out status=0 last
   [[ -f $script ]] || { result failed 1 "models: no tests/models/run.sh"; return; }
-  HERD7=${HERD7:-} SPIN=${SPIN:-} bash "$script" >"$out" 2>&1 || status=$?
+  HERD7=${HERD7:-} SPIN=${SPIN:-} bash "$script" ${ISTHMUS_FULL:+--full} >"$out" 2>&1 || status=$?
   cat "$out"
   last=$(tail -n 1 "$out")
   if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then

@@ -22,7 +22,7 @@ root=$CACHE/debian-testing-$key
 fresh() { [[ -n $(find "$root/.made" -mtime -30 2>/dev/null) ]]; }
 
 remove_tree() { # never across a mount
-  as_root rm -rf --one-file-system "$1"
+  as_root rm -rf --one-file-system "$@"
 }
 
 bootstrap() { # bootstrap SUITE FOLDER
@@ -68,6 +68,7 @@ make_root() {
   exec 9>"$CACHE/testing-root.lock"
   flock 9
   fresh && return
+  remove_tree "$CACHE"/.debian-testing-* # of a maker that was killed
   work=$(mktemp -d "$CACHE/.debian-testing-XXXXXX")
   trap 'remove_tree "$work"' EXIT
   for suite in testing sid; do # the rolling suites can miss a file for a day
