@@ -6,7 +6,7 @@ set -euo pipefail
 # shellcheck source=tools/results.sh
 . "$ROOT/tools/results.sh"
 
-is_png() { [[ -f $1 && $(head -c 4 "$1" | tr -cd A-Z) == PNG ]]; }
+is_png() { head -c 4 "$1" | LC_ALL=C grep -aq PNG; }
 figure() { attempt "demo: $1" "$PYTHON" -c "import json, sys; d = json.load(open(sys.argv[1])); r = d['runs']; assert $2, d" "$json"; }
 
 setup_python
