@@ -1,0 +1,57 @@
+/* xid.c: CPython's own carriers (concurrent.interpreters' queues and calls, 3.12's channels, 3.13's queues) take arrays by reference.
+ *
+ * Relies on: the registry of cross-interpreter data, per interpreter for heap types, looked up by exact type. It holds the type by a weak
+ * reference and is cleared with the interpreter (read in the sources of 3.12 to 3.15), so that nothing has to be unregistered.
+ *
+ * Invariants
+ *   the field `data` owns one message from xid_send to the first of: xid_receive (which always takes it, sets data = NULL, and frees it on
+ *     failure), xid_free (never received: the queue or its sender ended)
+ *   the field `obj` is NULL, and `data` is NULL after delivery, so that CPython makes no pending call in the sender: the queue of those
+ *     overflows silently, and an idle sender never runs them
+ */
+#include "xid.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#if XID_KNOWN
+
+void *xid_send(PyObject *array) { return message_from_array((SharedArrayObject *)array, false); }
+
+void xid_free(void *data) { message_free(data); }
+
+/* In the receiver, which may never have imported isthmus. */
+PyObject *xid_receive(void **data) {
+    ist_message *message = *data;
+    *data = NULL;
+    PyObject *module = module_of_interpreter();
+    if (module == NULL) {
+        if (message != NULL)
+            message_free(message);
+        return NULL;
+    }
+    PyObject *array = NULL;
+    core_state *state = state_of_module(module);
+    if (message != NULL)
+        array = (PyObject *)message_receive(state, message);
+    else
+        PyErr_SetString(state->SegmentGoneError, "this message was received before, and its array belongs to that receiver: send it again");
+    Py_DECREF(module);
+    return array;
+}
+
+int xid_register(core_state *state) {
+    const char *wanted = getenv("ISTHMUS_XIDATA");
+    if (wanted != NULL && strcmp(wanted, "0") == 0)
+        return 0;
+    return xid_register_type(state->array_type);
+}
+
+#else
+
+int xid_register(core_state *state) {
+    (void)state;
+    return 0;
+}
+
+#endif
