@@ -58,6 +58,9 @@ static ist_segment handle(ist_slot *slot, uint64_t state) {
 /* ---- making */
 
 static void begin(ist_slot *slot, void *data, size_t size, ist_kind kind, uint32_t flags) {
+    /* release: pairs with the acquire fence of read_info; whoever reads a field written below finds the generation moved on in its second
+     * look. Else a listing could show this segment's size under the number of the one before */
+    atomic_thread_fence(memory_order_release);
     /* relaxed: the store of the state publishes them */
     atomic_store_explicit(&slot->data, data, memory_order_relaxed);
     atomic_store_explicit(&slot->size, size, memory_order_relaxed);
@@ -386,16 +389,21 @@ int ist_segment_acquire(const ist_token *token, ist_segment *out) {
 }
 
 int ist_segment_acquire_address(const void *data, ist_segment *out) {
-    uint32_t entry = isti_address_get(data);
-    ist_slot *slot = entry == 0 ? NULL : isti_slab_slot(entry - 1);
-    if (slot == NULL)
-        return -ESTALE;
-    /* acquire: pairs with create's release store, so that the data read next belongs to this generation or a later one; a later one
-     * makes add_owner's exchange fail */
-    uint64_t state = atomic_load_explicit(&slot->state, memory_order_acquire);
-    if (atomic_load_explicit(&slot->data, memory_order_relaxed) != data)
-        return -ESTALE;
-    return add_owner(slot, state, generation_of(state), out);
+    for (;;) {
+        uint32_t entry = isti_address_get(data);
+        ist_slot *slot = entry == 0 ? NULL : isti_slab_slot(entry - 1);
+        if (slot == NULL)
+            return -ESTALE;
+        /* acquire: pairs with create's release store, so that the data read next belongs to this generation or a later one; a later one
+         * makes add_owner's exchange fail */
+        uint64_t state = atomic_load_explicit(&slot->state, memory_order_acquire);
+        if (owners_of(state) == 0 || atomic_load_explicit(&slot->data, memory_order_relaxed) != data)
+            return -ESTALE;
+        int error = add_owner(slot, state, generation_of(state), out);
+        if (error != -ESTALE)
+            return error;
+        /* it ended, or make_writable gave it another generation: the next look tells */
+    }
 }
 
 /* ---- exclusive: decisions that only a sole owner may take, each one compare-exchange of owners = 1
