@@ -1,8 +1,9 @@
 """How a call and its outcome travel between the interpreters of one process: pickled, with arrays by counted reference.
 
-A payload is bytes, and the arrays that belong to it travel beside them: where an array stands inside the object, the bytes only have
-its number. So no lease is involved: whoever carries the arrays owns a reference of each for as long as the payload exists. Everything
-else is pickled by value; what that copies of arrays and other buffers is counted in ``isthmus.stats()["bytes_copied"]``.
+A payload is bytes, and the arrays that belong to it travel beside them: where an array stands inside the object, the
+bytes only have its number. So no lease is involved: whoever carries the arrays owns a reference of each for as long
+as the payload exists. Everything else is pickled by value; what that copies of arrays and other buffers is counted in
+``isthmus.stats()["bytes_copied"]``.
 """
 
 import io
@@ -21,8 +22,8 @@ MAIN_NAMES = ("__main__", "__mp_main__")  # the script, and the script as a work
 def dumps(obj: object, main_by_value: bool = False) -> tuple[bytes, tuple[SharedArray, ...]]:
     """Pickles obj; the arrays anywhere in it come as handles of their own, in the order of their numbers.
 
-    main_by_value: what ``__main__`` defines can't be found by its name on the other side. Then cloudpickle is used if there is one;
-    otherwise such a function or class raises PicklingError.
+    main_by_value: what ``__main__`` defines can't be found by its name on the other side. Then cloudpickle is used if
+        there is one; otherwise such a function or class raises PicklingError.
     """
     file = io.BytesIO()
     pickler = _by_value_pickler()(file) if main_by_value else _Pickler(file)
@@ -82,8 +83,9 @@ class _NoMainPickler(_Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, (FunctionType, type)) and obj.__module__ in MAIN_NAMES:
             raise pickle.PicklingError(
-                f"{obj.__qualname__} is defined in an interactive session, a notebook, -c or a package's __main__.py, where a worker "
-                "can't find it: move it to a module, or install cloudpickle (pip install isthmus[notebook])"
+                f"{obj.__qualname__} is defined in an interactive session, a notebook, -c or a package's __main__.py, "
+                "where a worker can't find it: move it to a module, or install cloudpickle "
+                "(pip install isthmus[notebook])"
             )
         return super().reducer_override(obj)
 
@@ -111,4 +113,3 @@ def _by_value_pickler() -> Callable[[io.BytesIO], Any]:
 
     _cloud_pickler = CloudPickler
     return CloudPickler
-

@@ -1,15 +1,16 @@
 """Stand-ins for modules that refuse to be imported in an own-GIL interpreter.
 
-numpy is the best known of them. A script that begins with ``import numpy as np`` must still be usable in a worker, as long as the
-task itself doesn't need numpy. So while user code's top level runs in a worker (the parent's script, or the module a task comes from),
-an import that is refused gives a *placeholder* instead. Whatever a module may do with it at its top level gives further placeholders:
-attributes, from-imports, subscripts, ``|`` in annotations, calls and decorators, base classes, arithmetic on constants. Using one once
-the top level is done, and whatever has to give a real value at any time (bool, len, iteration, comparison, isinstance), raises
-ImportError with the way out in its text.
+numpy is the best known of them. A script that begins with ``import numpy as np`` must still be usable in a worker, as
+long as the task itself doesn't need numpy. So while user code's top level runs in a worker (the parent's script, or
+the module a task comes from), an import that is refused gives a *placeholder* instead. Whatever a module may do with
+it at its top level gives further placeholders: attributes, from-imports, subscripts, ``|`` in annotations, calls and
+decorators, base classes, arithmetic on constants. Using one once the top level is done, and whatever has to give a
+real value at any time (bool, len, iteration, comparison, isinstance), raises ImportError with the way out in its
+text.
 
-Placeholders are never put into sys.modules, and only the user's own modules get them: a library that tries a refused module sees the
-true ImportError, because it may have another way. The placeholder stands for the outermost module that the user imported and that is
-missing as a result, so its name is one the user knows.
+Placeholders are never put into sys.modules, and only the user's own modules get them: a library that tries a refused
+module sees the true ImportError, because it may have another way. The placeholder stands for the outermost module
+that the user imported and that is missing as a result, so its name is one the user knows.
 """
 
 import builtins
@@ -26,7 +27,8 @@ __all__ = ["explain", "find", "user_modules"]
 
 # What CPython, Cython, PyO3, pybind11 and numpy say when they refuse. There is no exception type for it.
 _REFUSAL = re.compile(
-    r"subinterpreter|sub-interpreter|interpreter change detected|only be loaded into one interpreter|more than once per process",
+    r"subinterpreter|sub-interpreter|interpreter change detected"
+    r"|only be loaded into one interpreter|more than once per process",
     re.IGNORECASE,
 )
 _OURS = "can't be used in an own-GIL interpreter"
@@ -39,7 +41,7 @@ def _text(module: str, reason: str) -> str:
 def _reason(error: BaseException | None) -> str | None:
     """Why an import was refused, in one line; None if it failed for another reason."""
     if _OURS in str(error):
-        return None  # a placeholder was used: that error says everything, and must not be taken for a further refused module
+        return None  # a placeholder was used; that error isn't about a further refused module
     found = None
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
@@ -52,16 +54,16 @@ def _reason(error: BaseException | None) -> str | None:
     return found
 
 
-# ---- placeholders ---------------------------------------------------------------------------------------------------------------
+# ---- placeholders --------------------------------------------------------------------------------------------------
 
 _running = 0  # user modules whose top level is being run now: then a placeholder may be called, later not
 
 
 class Placeholder:
-    """Something of a refused module. Its own fields are named so that no attribute of a real module is hidden by them."""
+    """Something of a refused module. Its own fields have names that hide no attribute of a real module."""
 
     _isthmus_module: str  # the refused module, as the error names it
-    _isthmus_path: str    # what this object would be: "numpy.linalg.norm"
+    _isthmus_path: str  # what this object would be: "numpy.linalg.norm"
     _isthmus_reason: str  # why the module was refused, in one line
 
     def __init__(self, module: str, path: str, reason: str) -> None:
@@ -79,7 +81,8 @@ class Placeholder:
         if name == "__all__":
             return ()  # type: ignore[return-value]  # `from numpy import *`: nothing is known of its names
         if name.startswith("__") and name.endswith("__") and name != "__version__":
-            # typing, inspect, functools and copy look for special names to find out what an object is: it is none of those
+            # typing, inspect, functools and copy look for special names to find out what an object is: it is none of
+            # those
             raise AttributeError(name)
         child = _derive(self, f".{name}")
         object.__setattr__(self, name, child)  # the same object next time: classes are compared by identity
@@ -158,10 +161,15 @@ def _add_operators() -> None:
     def value(self: Placeholder, *others: object) -> NoReturn:
         _refuse(self)
 
-    binary = "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and xor".split()
-    for name in [*binary, *(f"r{name}" for name in binary), "neg", "pos", "abs", "invert", "round", "trunc", "floor", "ceil"]:
+    binary = "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and xor"
+    unary = "neg pos abs invert round trunc floor ceil"
+    values = "bool len iter next reversed contains lt le gt ge int float complex index fspath await aiter aenter buffer"
+    for name in binary.split():
         setattr(Placeholder, f"__{name}__", constant)
-    for name in "bool len iter next reversed contains lt le gt ge int float complex index fspath await aiter aenter buffer".split():
+        setattr(Placeholder, f"__r{name}__", constant)
+    for name in unary.split():
+        setattr(Placeholder, f"__{name}__", constant)
+    for name in values.split():
         setattr(Placeholder, f"__{name}__", value)
 
 
@@ -181,7 +189,7 @@ class _RefusedBase:
 
 
 class _Partial(ModuleType):
-    """A module that could be imported, seen by a user module that also asked for one of its submodules, which was refused.
+    """A module that could be imported, as seen by a user module that asked for a submodule of it which was refused.
 
     The real module isn't touched: libraries go on finding the submodule missing.
     """
@@ -194,11 +202,11 @@ class _Partial(ModuleType):
         return getattr(self.__dict__["_isthmus_real"], name)
 
 
-# ---- import ---------------------------------------------------------------------------------------------------------------------
+# ---- import --------------------------------------------------------------------------------------------------------
 
-_user_modules: frozenset[str] = frozenset()    # whose import statements get placeholders
-_placeholders: dict[str, Placeholder] = {}     # by the refused module's full name
-_partials: dict[str, _Partial] = {}            # by the real module's name
+_user_modules: frozenset[str] = frozenset()  # whose import statements get placeholders
+_placeholders: dict[str, Placeholder] = {}  # by the refused module's full name
+_partials: dict[str, _Partial] = {}  # by the real module's name
 _true_import: "Callable[..., Any]" = builtins.__import__
 
 
@@ -222,7 +230,7 @@ def user_modules(*names: str) -> "Iterator[None]":
 
 
 def find(module: str, name: str) -> Any:
-    """The object of a dotted name in a module, which is imported as a user module if it wasn't yet. May give a placeholder."""
+    """The object of a dotted name in a module, imported as a user module if need be. May be a placeholder."""
     found: Any = sys.modules.get(module)
     if found is None:
         with user_modules(module, __name__):

@@ -1,7 +1,7 @@
 """The other end of a pool: what runs inside a worker interpreter.
 
-The thread that owns the interpreter calls start() once and handle() for every call. Nothing here may be slow to import: every worker
-does it anew.
+The thread that owns the interpreter calls start() once and handle() for every call. Nothing here may be slow to
+import: every worker does it anew.
 """
 
 import sys
@@ -15,7 +15,7 @@ __all__ = ["handle", "run_chunk", "start"]
 replaying = False  # the parent's script is being run again, so that its functions exist here
 
 _main_source: tuple[str, str] | None = None  # ("path", …), ("name", …); None: can't be run again
-_main_error: BaseException | None = None     # why running it failed; every task that needs it gets this
+_main_error: BaseException | None = None  # why running it failed; every task that needs it gets this
 
 
 def start(main_source: tuple[str, str] | None) -> None:
@@ -25,7 +25,7 @@ def start(main_source: tuple[str, str] | None) -> None:
 
 
 def handle(payload: bytes, arrays: tuple[SharedArray, ...]) -> tuple[bytes, tuple[SharedArray, ...]]:
-    """Runs one call. The outcome is a payload of ``(True, result)``, or of ``(False, failure)`` as _failure() makes it."""
+    """Runs one call. The outcome is a payload of ``(True, result)``, or of ``(False, failure)``, see _failure()."""
     try:
         function, args, kwargs = _loads(payload, arrays)
         result = function(*args, **kwargs)
@@ -62,7 +62,7 @@ def _loads(payload: bytes, arrays: tuple[SharedArray, ...]) -> Any:
         raise
 
 
-# ---- the parent's script --------------------------------------------------------------------------------------------------------
+# ---- the parent's script -------------------------------------------------------------------------------------------
 
 
 def _find_in_main(name: str) -> Any:
@@ -73,15 +73,15 @@ def _find_in_main(name: str) -> Any:
             found = getattr(found, part)
     except AttributeError as error:
         error.add_note(
-            "A worker runs the script again under another name than __main__: what is defined under `if __name__ == \"__main__\"`, "
-            "or was typed in, isn't there."
+            "A worker runs the script again under another name than __main__: what is defined under "
+            '`if __name__ == "__main__"`, or was typed in, isn\'t there.'
         )
         raise
     return found
 
 
 def _replay_main() -> Any:
-    """Runs the parent's script under the name that multiprocessing uses, and makes it this interpreter's ``__main__``."""
+    """Runs the parent's script, under the name that multiprocessing uses, and makes it ``__main__`` here."""
     global replaying, _main_error
     if _main_error is not None:
         raise _main_error
@@ -100,8 +100,8 @@ def _replay_main() -> Any:
                 names = runpy.run_path(where, run_name="__mp_main__")
     except BaseException as error:
         error.add_note(
-            "This is from running the script again in a worker, so that its functions exist there. What only the main program "
-            'should do belongs under `if __name__ == "__main__":`.'
+            "This is from running the script again in a worker, so that its functions exist there. What only the main "
+            'program should do belongs under `if __name__ == "__main__":`.'
         )
         _main_error = error
         raise
@@ -113,11 +113,11 @@ def _replay_main() -> Any:
     return main
 
 
-# ---- failures -------------------------------------------------------------------------------------------------------------------
+# ---- failures ------------------------------------------------------------------------------------------------------
 
 
 def _failure(error: BaseException) -> tuple[bytes, tuple[SharedArray, ...]]:
-    """A payload of ``(False, (pickled exception or None, type name, message, traceback text))``, and the arrays of the exception."""
+    """A payload of ``(False, (pickled exception or None, type name, message, traceback text))``, and its arrays."""
     explained = _refused.explain(error) if isinstance(error, ImportError) else None
     if explained is not None:
         explained.__cause__ = error

@@ -1,10 +1,11 @@
 """WorkerPool: an executor whose workers are interpreters of this process, each with a GIL of its own.
 
-Ownership: the pool's threads hold the crew (queue, locks, workers), never the pool; so a pool that is dropped is collected, and its
-workers end when the queue is empty. A call is pickled when it is submitted: from then on it holds a counted reference of every array
-in it, whatever the caller does with its own.
+Ownership: the pool's threads hold the crew (queue, locks, workers), never the pool; so a pool that is dropped is
+collected, and its workers end when the queue is empty. A call is pickled when it is submitted: from then on it holds a
+counted reference of every array in it, whatever the caller does with its own.
 
-Threads: every method from any thread. Fork: a forked child has none of the workers; there the pool and its unfinished futures raise.
+Threads: every method from any thread. Fork: a forked child has none of the workers; there the pool and its unfinished
+futures raise.
 """
 
 import builtins
@@ -44,8 +45,11 @@ class Future(concurrent.futures.Future[_T]):
 
 
 class BrokenWorkerPool(concurrent.futures.BrokenExecutor):
-    """The pool can't run anything more: a worker could not be started or its initializer failed (see ``__cause__``), or this process
-    is a forked child of the one that made the pool."""
+    """The pool can't run anything more.
+
+    A worker could not be started or its initializer failed (see ``__cause__``), or this process is a forked child of
+    the one that made the pool.
+    """
 
 
 class _RemoteTraceback(Exception):
@@ -58,18 +62,19 @@ class _RemoteTraceback(Exception):
 class WorkerPool(concurrent.futures.Executor):
     """Runs calls in a pool of interpreters, so that pure Python code uses several cores.
 
-    max_workers: how many interpreters at most; default: the number of CPUs this process may use. They are started as they are needed,
-        and stay until the pool is shut down.
+    max_workers: how many interpreters at most; default: the number of CPUs this process may use. They are started as
+        they are needed, and stay until the pool is shut down.
     kind: "interpreter", the only one there is so far.
     initializer, initargs: called in each worker before its first task. If it fails, the pool is broken.
     thread_name_prefix: of the threads that run the interpreters.
 
-    Functions go by name: they must be importable, or defined in the script that runs. A worker runs that script again, under another
-    name than ``__main__`` and not before a task needs it. SharedArrays, wherever they are in arguments, results and exceptions, go by
-    reference; everything else is pickled. An exception of a task comes back as itself, with the remote traceback as its cause, or as
-    WorkerError if it can't be pickled or isn't an Exception.
+    Functions go by name: they must be importable, or defined in the script that runs. A worker runs that script
+    again, under another name than ``__main__`` and not before a task needs it. SharedArrays, wherever they are in
+    arguments, results and exceptions, go by reference; everything else is pickled. An exception of a task comes back
+    as itself, with the remote traceback as its cause, or as WorkerError if it can't be pickled or isn't an Exception.
 
-    Leaving a ``with`` block waits for what was submitted; leaving it by KeyboardInterrupt or SystemExit terminates the workers.
+    Leaving a ``with`` block waits for what was submitted; leaving it by KeyboardInterrupt, SystemExit or asyncio's
+    CancelledError terminates the workers.
     """
 
     def __init__(
@@ -134,7 +139,7 @@ class WorkerPool(concurrent.futures.Executor):
         if buffersize is not None and operator.index(buffersize) < 1:
             raise ValueError(f"buffersize must be at least 1 or None, not {buffersize}")
         deadline = None if timeout is None else time.monotonic() + timeout
-        chunks = itertools.batched(zip(*iterables), chunksize)
+        chunks = itertools.batched(zip(*iterables, strict=False), chunksize)
 
         def submit(chunk: tuple[tuple[Any, ...], ...]) -> Future[list[_T]]:
             return self.submit(_worker.run_chunk, fn, chunk)
@@ -162,7 +167,8 @@ class WorkerPool(concurrent.futures.Executor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        if kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit)):
+        # Ctrl-C, sys.exit(), and asyncio's CancelledError, which is what Ctrl-C is inside asyncio.run()
+        if kind is not None and not issubclass(kind, (Exception, GeneratorExit)):
             self.terminate_workers()
             return None
         try:
@@ -173,7 +179,9 @@ class WorkerPool(concurrent.futures.Executor):
         return None
 
 
-def _results(futures: "collections.deque[Future[list[_T]]]", more: "Iterator[Future[list[_T]]]", deadline: float | None) -> Iterator[_T]:
+def _results(
+    futures: "collections.deque[Future[list[_T]]]", more: "Iterator[Future[list[_T]]]", deadline: float | None
+) -> Iterator[_T]:
     try:
         while futures:
             results = futures[0].result(None if deadline is None else deadline - time.monotonic())
@@ -187,7 +195,7 @@ def _results(futures: "collections.deque[Future[list[_T]]]", more: "Iterator[Fut
             future.cancel()
 
 
-# ---- the crew -------------------------------------------------------------------------------------------------------------------
+# ---- the crew ------------------------------------------------------------------------------------------------------
 
 
 class _Item:
@@ -213,7 +221,10 @@ class _WorkerThread:
 
 
 class _Crew:
-    """What pool and threads share. `lock` guards idle, workers, closed, broken and stopping; it is never held while anything waits."""
+    """What pool and threads share.
+
+    `lock` guards idle, workers, closed, broken and stopping; nothing waits while it is held.
+    """
 
     def __init__(
         self, size: int, name: str, main: tuple[str, str] | None, initial: tuple[bytes, tuple[SharedArray, ...]] | None
@@ -259,11 +270,13 @@ class _Crew:
     def start_worker(self) -> None:
         if _worker.replaying:
             raise RuntimeError(
-                "a WorkerPool was given work while a worker runs the script again, which would never end: put what only the main "
-                'program should do under `if __name__ == "__main__":`'
+                "a WorkerPool was given work while a worker runs the script again, which would never end: put what "
+                'only the main program should do under `if __name__ == "__main__":`'
             )
         worker = _WorkerThread()
-        worker.thread = threading.Thread(target=_work, args=(self, worker, _setup(self.main)), name=f"{self.name}_{len(self.workers)}")
+        worker.thread = threading.Thread(
+            target=_work, args=(self, worker, _setup(self.main)), name=f"{self.name}_{len(self.workers)}"
+        )
         self.workers.append(worker)
         try:
             worker.thread.start()
@@ -325,19 +338,25 @@ class _Crew:
         """In the child: the threads are gone, and a lock may be held for ever by one of them."""
         self.lock = threading.Lock()
         self.closed = True
-        self.broken = ("this WorkerPool was made before a fork: a forked child has none of its workers; make a new pool", None)
+        self.broken = (
+            "this WorkerPool was made before a fork: a forked child has none of its workers; make a new pool",
+            None,
+        )
         _inherited.append(self.workers)  # their interpreters belong to the parent: never touched, so never deallocated
         items = [worker.item for worker in self.workers if worker.item is not None] + self.take_all()
         self.workers = []
         for item in items:
             future = item.future
             future._condition = threading.Condition()
-            future._waiters, future._done_callbacks = [], []  # these belong to the parent: an asyncio loop's would write to its pipe
+            future._waiters, future._done_callbacks = (
+                [],
+                [],
+            )  # these belong to the parent: an asyncio loop's would write to its pipe
             if not future.done():
                 future.set_exception(self.broken_error())
 
 
-# ---- in the worker's thread -----------------------------------------------------------------------------------------------------
+# ---- in the worker's thread ----------------------------------------------------------------------------------------
 
 
 def _work(crew: _Crew, worker: _WorkerThread, setup: str) -> None:
@@ -361,7 +380,10 @@ def _work(crew: _Crew, worker: _WorkerThread, setup: str) -> None:
             worker.interpreter = None
         try:
             if interpreter.close() == "parked":
-                _log.warning("a worker interpreter of %s was left behind: a thread that a task started in it is still running", crew.name)
+                _log.warning(
+                    "a worker interpreter of %s was left behind: a thread that a task started in it is still running",
+                    crew.name,
+                )
         except Exception:
             _log.exception("a worker interpreter of %s could not be ended", crew.name)
 
@@ -392,6 +414,8 @@ def _run(crew: _Crew, interpreter: _Interpreter, item: _Item) -> None:
     item.payload, item.arrays = b"", ()
     done, outcome = _call(interpreter, payload, arrays)
     del payload, arrays  # before anybody hears of the end of the call
+    if crew.stopping and isinstance(outcome, WorkerError):  # the SystemExit that ended it, however it came back
+        outcome = _terminated(outcome)
     if done:
         future.set_result(outcome)
     else:
@@ -412,6 +436,12 @@ def _call(interpreter: _Interpreter, payload: bytes, arrays: tuple[SharedArray, 
         # an exception's traceback keeps this frame: it must not keep the arrays
         del payload, arrays
         reply = result_arrays = None  # type: ignore[assignment]
+
+
+def _terminated(how: WorkerError) -> WorkerError:
+    error = WorkerError("the task was terminated with its WorkerPool")
+    error.__cause__ = how.__cause__
+    return error
 
 
 def _remote_error(failure: tuple[bytes | None, str, str, str], arrays: tuple[SharedArray, ...]) -> BaseException:
@@ -435,7 +465,7 @@ class _Unpickler(_payload.Unpickler):
         return super().find_global(module, name)
 
 
-# ---- what a worker needs to know ------------------------------------------------------------------------------------------------
+# ---- what a worker needs to know -----------------------------------------------------------------------------------
 
 
 def _setup(main: tuple[str, str] | None) -> str:
@@ -465,13 +495,13 @@ def _dumps_call(call: tuple[Any, ...], main_by_value: bool) -> tuple[bytes, tupl
         return _payload.dumps(call, main_by_value)
     except Exception as error:
         error.add_note(
-            "This is from pickling the call for a worker: functions go by name, so they must be importable or defined at the top level "
-            "of the script; arguments must be picklable."
+            "This is from pickling the call for a worker: functions go by name, so they must be importable or defined "
+            "at the top level of the script; arguments must be picklable."
         )
         raise
 
 
-# ---- the end --------------------------------------------------------------------------------------------------------------------
+# ---- the end -------------------------------------------------------------------------------------------------------
 
 _pool_numbers = itertools.count()
 _crews: "weakref.WeakSet[_Crew]" = weakref.WeakSet()
@@ -486,7 +516,8 @@ def _prepare_interpreter() -> None:
     global _prepared
     if _prepared:
         return
-    # Runs before non-daemon threads are joined. The public atexit comes too late: after that join, which would wait for ever.
+    # Runs before non-daemon threads are joined. The public atexit comes too late: after that join, which would wait
+    # for ever.
     cast(Any, threading)._register_atexit(_stop_all)
     if sys.version_info < (3, 13):
         # 3.12 aborts at exit if another interpreter than the main one was the first to import these

@@ -1,21 +1,19 @@
 """Placeholders for modules that refuse own-GIL interpreters (isthmus._refused).
 
-Most of this runs in the test's own interpreter, over small modules whose import fails exactly as a refused extension's does;
-test_pool.py has the real thing: numpy in a worker.
+Most of this runs in the test's own interpreter, over small modules whose import fails exactly as a refused
+extension's does; test_pool.py has the real thing: numpy in a worker.
 """
 
 import builtins
 import copy
-import dataclasses
-import functools
 import importlib
+import os
 import pickle
 import sys
 import textwrap
 import typing
 
 import pytest
-
 from isthmus import _refused
 
 REFUSES = 'raise ImportError("module {}._ext does not support loading in subinterpreters")\n'
@@ -55,7 +53,9 @@ def user(tmp_path, monkeypatch):
 
 
 def refused(module="heavy"):
-    return pytest.raises(ImportError, match=f'^{module} can\'t be used in an own-GIL interpreter: use kind="process" .*_ext does not')
+    return pytest.raises(
+        ImportError, match=f'^{module} can\'t be used in an own-GIL interpreter: use kind="process" .*_ext does not'
+    )
 
 
 def test_what_a_module_may_do_at_its_top_level(user):
@@ -76,8 +76,10 @@ def test_what_a_module_may_do_at_its_top_level(user):
         with hv.errstate(all="ignore"):
             pass
 
-        def annotated(x: hv.ndarray, y: "ndarray | None" = None, z: ndarray[int, hv.dtype[f8]] | None = None) -> int | ndarray:
+        def annotated(x: hv.ndarray, y: "ndarray | None" = None, z: ndarray[int, hv.dtype[f8]] | None = None):
             return 7
+
+        def returning() -> int | ndarray: return 7
 
         Alias = typing.Optional[hv.ndarray]
         Other = typing.Union[int, ndarray, dict[str, hv.ndarray]]
@@ -130,14 +132,32 @@ def test_what_a_module_may_do_at_its_top_level(user):
 def test_whatever_uses_one_raises(user):
     hv = user("import heavy as hv")["hv"]
     uses = {
-        "call": lambda: hv.zeros(3), "bool": lambda: bool(hv.x), "len": lambda: len(hv.x), "iter": lambda: list(hv.x),
-        "in": lambda: 1 in hv.x, "add": lambda: hv.pi + 1, "radd": lambda: 1 + hv.pi, "neg": lambda: -hv.pi, "matmul": lambda: hv.a @ hv.b,
-        "less": lambda: hv.pi < 3, "int": lambda: int(hv.pi), "float": lambda: float(hv.pi), "index": lambda: [1][hv.one],
-        "isinstance": lambda: isinstance(3, hv.ndarray), "isinstance tuple": lambda: isinstance(3, (str, hv.ndarray)),
-        "issubclass": lambda: issubclass(int, hv.generic), "setattr": lambda: setattr(hv, "x", 1), "delattr": lambda: delattr(hv, "x"),
-        "setitem": lambda: hv.x.__setitem__(0, 1), "with": lambda: hv.errstate.__enter__(), "format": lambda: f"{hv.pi:.3f}",
-        "pickle": lambda: pickle.dumps(hv.pi), "copy": lambda: copy.deepcopy(hv.pi), "buffer": lambda: memoryview(hv.x),
-        "open": lambda: open(hv.path), "subclass": lambda: type("C", hv.A.__mro_entries__(()), {})(),
+        "call": lambda: hv.zeros(3),
+        "bool": lambda: bool(hv.x),
+        "len": lambda: len(hv.x),
+        "iter": lambda: list(hv.x),
+        "in": lambda: 1 in hv.x,
+        "add": lambda: hv.pi + 1,
+        "radd": lambda: 1 + hv.pi,
+        "neg": lambda: -hv.pi,
+        "matmul": lambda: hv.a @ hv.b,
+        "less": lambda: hv.pi < 3,
+        "int": lambda: int(hv.pi),
+        "float": lambda: float(hv.pi),
+        "index": lambda: [1][hv.one],
+        "isinstance": lambda: isinstance(3, hv.ndarray),
+        "isinstance tuple": lambda: isinstance(3, (str, hv.ndarray)),
+        "issubclass": lambda: issubclass(int, hv.generic),
+        "setattr": lambda: setattr(hv, "x", 1),
+        "delattr": lambda: delattr(hv, "x"),
+        "setitem": lambda: hv.x.__setitem__(0, 1),
+        "with": lambda: hv.errstate.__enter__(),
+        "format": lambda: f"{hv.pi:.3f}",
+        "pickle": lambda: pickle.dumps(hv.pi),
+        "copy": lambda: copy.deepcopy(hv.pi),
+        "buffer": lambda: memoryview(hv.x),
+        "open": lambda: os.open(hv.path, os.O_RDONLY),
+        "subclass": lambda: type("C", hv.A.__mro_entries__(()), {})(),
     }
     for what, use in uses.items():
         with refused():
@@ -147,8 +167,16 @@ def test_whatever_uses_one_raises(user):
     assert "heavy.linalg.norm" in repr(hv.linalg.norm)
 
 
-@pytest.mark.parametrize("use", ["if hv.available: pass", "for x in hv.names: pass", "n = len(hv.x)", "if hv.__version__ > '2': pass",
-                                 "if isinstance(3, hv.ndarray): pass"])
+@pytest.mark.parametrize(
+    "use",
+    [
+        "if hv.available: pass",
+        "for x in hv.names: pass",
+        "n = len(hv.x)",
+        "if hv.__version__ > '2': pass",
+        "if isinstance(3, hv.ndarray): pass",
+    ],
+)
 def test_a_top_level_that_needs_a_value_fails(user, use):
     with refused():
         user(f"import heavy as hv\n{use}\n")
@@ -160,7 +188,10 @@ def test_libraries_see_the_true_error(user):
         lib="try:\n    import heavy\nexcept ImportError as error:\n    heavy, why = None, str(error)\n",
         libneeds="import heavy\nname = 1\n",
     )
-    assert names["lib"].heavy is None and names["lib"].why == "module heavy._ext does not support loading in subinterpreters"
+    assert (
+        names["lib"].heavy is None
+        and names["lib"].why == "module heavy._ext does not support loading in subinterpreters"
+    )
     with refused("libneeds"):  # the outermost module that the user imported
         names["name"]()
 
@@ -168,8 +199,19 @@ def test_libraries_see_the_true_error(user):
 def test_a_library_that_wraps_the_error(user):
     names = user(
         "import lib, libtext\n",
-        lib="try:\n    import heavy\nexcept ImportError as error:\n    raise RuntimeError('install heavy!') from error\n",
-        libtext="try:\n    import heavy\nexcept ImportError as error:\n    text = str(error)\nraise ImportError('needs:\\nheavy: ' + text)\n",
+        lib="""
+            try:
+                import heavy
+            except ImportError as error:
+                raise RuntimeError("install heavy!") from error
+        """,
+        libtext="""
+            try:
+                import heavy
+            except ImportError as error:
+                text = str(error)
+            raise ImportError("needs:\\nheavy: " + text)
+        """,
     )
     for module in ("lib", "libtext"):
         with refused(module):
@@ -205,7 +247,9 @@ def test_a_submodule_that_is_refused(user):
 
 
 def test_the_module_of_a_task_may_be_refused_itself(user):
-    user.add(**{"pkg/__init__": "from . import part\nfrom .part import f\n", "pkg/part": "import heavy\ndef f(): return 3\n"})
+    user.add(
+        **{"pkg/__init__": "from . import part\nfrom .part import f\n", "pkg/part": "import heavy\ndef f(): return 3\n"}
+    )
     function = _refused.find("pkg", "f")  # as numpy.sum: numpy itself is what can't be imported
     with refused("pkg"):
         function()
@@ -217,7 +261,13 @@ def test_the_task_module_in_a_package(user):
     user.add(
         **{
             "pkg/__init__": "",
-            "pkg/tasks": "import heavy\nfrom . import helper\nfrom .helper import g\nfrom .plain import h\ndef f(): return 3\n",
+            "pkg/tasks": """
+                import heavy
+                from . import helper
+                from .helper import g
+                from .plain import h
+                def f(): return 3
+            """,
             "pkg/helper": "import heavy\ndef g(): return 4\n",
             "pkg/plain": "def h(): return 5\n",
         }

@@ -1,0 +1,125 @@
+"""What the pool's tests run in workers: a module of its own, since workers import it by name."""
+
+import array
+import dataclasses
+import os
+import sys
+import threading
+
+import isthmus as ist
+
+initialised = None
+
+
+@dataclasses.dataclass
+class Parcel:
+    label: str
+    content: object
+
+
+class Picky(Exception):
+    """Can be pickled, but not unpickled."""
+
+    def __init__(self, one, two):
+        super().__init__(one)
+
+
+class Stubborn(Exception):
+    """Can't even be pickled."""
+
+    def __reduce__(self):
+        raise TypeError("not me")
+
+
+class Last(BaseException):
+    pass
+
+
+def identity(x):
+    return x
+
+
+def fill(x, value):
+    x[:] = value
+    return os.getpid(), threading.get_ident()
+
+
+def fill_inside(parcel, *, extra):
+    parcel.content["deep"][0][:] = 3
+    extra[:] = 4
+    return Parcel("back", [parcel.content["deep"][0], extra[1:3]])
+
+
+def make(n):
+    return ist.full(n, 5, "i4")
+
+
+def increment(x, i):
+    x[i] += 1
+
+
+def meet(flags, mine):
+    """Comes back only if somebody else runs this at the same time."""
+    flags[mine] = 1
+    while not flags[1 - mine]:
+        pass
+    return mine
+
+
+def wait_for(flag, value=None):
+    """Says that it runs in flag[0], then waits for flag[1]; interruptible at every instruction."""
+    flag[0] = 1
+    while not flag[1]:
+        pass
+    return value
+
+
+def wait_and_sum(flag, x):
+    wait_for(flag)
+    return x.sum()
+
+
+def divide(a, b):
+    return a / b
+
+
+def fail(kind, *args):
+    raise {"picky": Picky, "stubborn": Stubborn, "last": Last, "exit": SystemExit, "interrupt": KeyboardInterrupt}[
+        kind
+    ](*args)
+
+
+def chain():
+    try:
+        divide(1, 0)
+    except ZeroDivisionError as error:
+        raise KeyError("outer") from error
+
+
+def fail_with(x):
+    raise ValueError("with an array", x)
+
+
+def unpicklable():
+    return threading.Lock()
+
+
+def environment():
+    return sys.path, sys.argv, os.getcwd(), "isthmus.pool" in sys.modules
+
+
+def numbers(n):
+    return array.array("d", range(n))
+
+
+def initialise(value, x=None):
+    global initialised
+    if value == "fail":
+        raise LookupError("no such thing")
+    initialised = value
+    if x is not None:
+        x[0] += 1
+
+
+def what_was_initialised():
+    return initialised
