@@ -40,19 +40,16 @@
 
 #define DEFAULT_SIZE (UINT64_C(64) << 30)
 #define MINIMUM_SIZE (UINT64_C(1) << 20)
-#define GRANULE 64u
-#define PAGE 4096u /* of the address table, whatever the machine's is */
+#define GRANULE ISTI_GRANULE
+#define PAGE ISTI_PAGE
 
 struct isti_heap {
     extent_hooks_t hooks; /* first: a hook gets its address */
     uint32_t epoch;
     unsigned arena;
     int fd;
-    char *base;
-    size_t size;
+    struct isti_window window;
     _Atomic(size_t) used;
-    _Atomic(uint32_t) *granules; /* by address / 64: blocks that don't begin on a page */
-    _Atomic(uint32_t) *pages;    /* by address / 4,096: blocks that do */
     size_t decay_mib[3], dirty_mib[4], purge_mib[3];
 };
 
@@ -73,14 +70,14 @@ static void *hook_alloc(extent_hooks_t *hooks, void *at, size_t size, size_t ali
     /* relaxed: ranges are handed out by the number alone; their content is fresh */
     size_t used = atomic_load_explicit(&h->used, memory_order_relaxed), start;
     do {
-        size_t over = ((uintptr_t)h->base + used) & (alignment - 1);
+        size_t over = ((uintptr_t)h->window.base + used) & (alignment - 1);
         start = used + (over == 0 ? 0 : alignment - over);
-        if (start > h->size || size > h->size - start || (at != NULL && at != h->base + start))
+        if (start > h->window.size || size > h->window.size - start || (at != NULL && at != h->window.base + start))
             return NULL;
     } while (!atomic_compare_exchange_weak_explicit(&h->used, &used, start + size, memory_order_relaxed, memory_order_relaxed));
     *zero = true;
     *commit = true;
-    return h->base + start;
+    return h->window.base + start;
 }
 
 /* true is refusal: the range stays jemalloc's, for later. */
@@ -156,16 +153,16 @@ static int reserve(struct isti_heap *h, size_t size) {
         isti_os.munmap(base, size);
         return -ENOMEM;
     }
-    h->base = base;
-    h->size = size;
-    h->granules = tables;
-    h->pages = (_Atomic(uint32_t) *)((char *)tables + granules);
+    h->window.base = base;
+    h->window.size = size;
+    h->window.granules = tables;
+    h->window.pages = (_Atomic(uint32_t) *)((char *)tables + granules);
     return 0;
 }
 
 static void unreserve(struct isti_heap *h) {
-    isti_os.munmap((void *)h->granules, h->size / GRANULE * sizeof(uint32_t) + h->size / PAGE * sizeof(uint32_t));
-    isti_os.munmap(h->base, h->size);
+    isti_os.munmap((void *)h->window.granules, h->window.size / GRANULE * sizeof(uint32_t) + h->window.size / PAGE * sizeof(uint32_t));
+    isti_os.munmap(h->window.base, h->window.size);
 }
 
 static int mib(const char *name, size_t *out, size_t length, size_t place, unsigned arena) {
@@ -252,56 +249,64 @@ static struct isti_heap *live_heap(void) {
     return h != NULL && !dead(h) ? h : NULL;
 }
 
-static bool contains(const struct isti_heap *h, const void *p) { return (uintptr_t)p - (uintptr_t)h->base < h->size; }
+/* ---- addresses */
+
+uint32_t isti_address_get(const void *block) {
+    const struct isti_heap *h = live_heap();
+    if (h == NULL || !isti_window_contains(&h->window, block) || (uintptr_t)block % GRANULE != 0)
+        return 0;
+    /* relaxed: the caller checks it against the slot, whose state it acquires */
+    return atomic_load_explicit(isti_window_entry(&h->window, block), memory_order_relaxed);
+}
 
 /* ---- blocks */
 
-/* A multiple of 64: jemalloc's classes of such sizes are all aligned to 64, so no alignment has to be asked for (which would bypass the
- * thread cache for large ones). */
-static size_t rounded(size_t size) { return size <= GRANULE ? GRANULE : (size + GRANULE - 1) & ~(size_t)(GRANULE - 1); }
-
-static int prefault(const struct isti_heap *h, char *block, size_t size) {
+static int prefault(char *block, size_t size) {
     uintptr_t start = (uintptr_t)block & ~(uintptr_t)(PAGE - 1), end = ((uintptr_t)block + size + PAGE - 1) & ~(uintptr_t)(PAGE - 1);
     if (isti_os.madvise((void *)start, end - start, MADV_POPULATE_WRITE) == 0)
         return 0;
     if (errno != EINVAL) /* EINVAL: Linux before 5.14 */
         return -ENOMEM;
-    off_t offset = (off_t)(start - (uintptr_t)h->base);
+    struct isti_heap *h = live_heap();
+    off_t offset = (off_t)(start - (uintptr_t)h->window.base);
     return isti_os.fallocate(h->fd, 0, offset, (off_t)(end - start)) == 0 ? 0 : -ENOMEM;
 }
 
-static int bind_thread(struct isti_thread *t, struct isti_heap *h) {
+/* The first allocation of a thread, of the process, or of a child. */
+static int bind_thread(struct isti_thread *t) {
+    struct isti_heap *h = live_heap();
+    int error;
+    if (h == NULL && (error = open_heap(&h)) != 0)
+        return error;
     if (ist_je_mallctl("thread.arena", NULL, NULL, &h->arena, sizeof h->arena) != 0)
         return -ENOMEM;
+    t->window = &h->window;
     t->heap_epoch = h->epoch;
     return 0;
 }
 
 static void *allocate(size_t size, uint32_t flags) {
-    char *block = isti_os.mallocx(rounded(size), (flags & IST_ZERO) && !ISTI_POISONS ? MALLOCX_ZERO : 0);
+    char *block = isti_os.mallocx(isti_heap_rounded(size), (flags & IST_ZERO) && !ISTI_POISONS ? MALLOCX_ZERO : 0);
     if (block == NULL)
         return NULL;
     if (ISTI_POISONS) {
         isti_unpoison(block, size);
-        isti_poison(block + size, rounded(size) - size);
+        isti_poison(block + size, isti_heap_rounded(size) - size);
         if (flags & IST_ZERO)
             memset(block, 0, size);
     }
     return block;
 }
 
-void *isti_heap_alloc(struct isti_thread *t, size_t size, uint32_t flags, int *error) {
-    struct isti_heap *h = live_heap();
-    *error = -ENOMEM;
-    if (__builtin_expect(h == NULL, 0) && (*error = open_heap(&h)) != 0)
+void *isti_heap_alloc_slow(struct isti_thread *t, size_t size, uint32_t flags, uint32_t index, int *error) {
+    if (t->heap_epoch != ist_epoch() && (*error = bind_thread(t)) != 0)
         return NULL;
-    if (__builtin_expect(t->heap_epoch != h->epoch, 0) && (*error = bind_thread(t, h)) != 0)
-        return NULL;
+    const struct isti_window *w = t->window;
     *error = -ENOMEM;
-    if (size > h->size)
+    if (size > w->size)
         return NULL;
     char *block = allocate(size, flags);
-    if (__builtin_expect(block == NULL, 0)) {
+    if (block == NULL) {
         /* leases may hold what is missing, and pages in this thread's cache may join their neighbours */
         ist_lease_expire();
         isti_heap_purge();
@@ -309,47 +314,19 @@ void *isti_heap_alloc(struct isti_thread *t, size_t size, uint32_t flags, int *e
         if (block == NULL)
             return NULL;
     }
-    if (flags & IST_PREFAULT && (*error = prefault(h, block, size)) != 0) {
-        isti_heap_free(block, size);
+    isti_window_enter(w, block, index);
+    if (flags & IST_PREFAULT && (*error = prefault(block, size)) != 0) {
+        isti_heap_free(t, block, size);
         return NULL;
     }
     return block;
 }
 
-void isti_heap_free(void *block, size_t size) {
+/* In a thread that never allocated in this epoch. */
+void isti_heap_free_slow(void *block, size_t size) {
     struct isti_heap *h = live_heap();
-    if (h == NULL || !contains(h, block))
-        return;
-    isti_poison(block, rounded(size));
-    ist_je_sdallocx(block, rounded(size), 0);
-    isti_housekeeper_dirty();
-}
-
-/* ---- addresses */
-
-static _Atomic(uint32_t) *entry(const struct isti_heap *h, const void *block) {
-    size_t offset = (size_t)((uintptr_t)block - (uintptr_t)h->base);
-    return offset % PAGE == 0 ? &h->pages[offset / PAGE] : &h->granules[offset / GRANULE];
-}
-
-void isti_address_set(const void *block, uint32_t index) {
-    /* relaxed: create's release store of the state publishes it */
-    atomic_store_explicit(entry(live_heap(), block), index + 1, memory_order_relaxed);
-}
-
-void isti_address_clear(const void *block) {
-    const struct isti_heap *h = live_heap();
-    if (h != NULL && contains(h, block)) /* not so in a child: the parent's table isn't the child's */
-        /* relaxed: the block goes back to jemalloc afterwards, whose locks order it before its next owner's store */
-        atomic_store_explicit(entry(h, block), 0, memory_order_relaxed);
-}
-
-uint32_t isti_address_get(const void *block) {
-    const struct isti_heap *h = live_heap();
-    if (h == NULL || !contains(h, block) || (uintptr_t)block % GRANULE != 0)
-        return 0;
-    /* relaxed: the caller checks it against the slot, whose state it acquires */
-    return atomic_load_explicit(entry(h, block), memory_order_relaxed);
+    if (h != NULL)
+        isti_window_free(&h->window, block, size);
 }
 
 /* ---- pages back to the system */
@@ -384,7 +361,7 @@ uint64_t isti_heap_mapped(void) {
 
 size_t ist_heap_size(void) {
     struct isti_heap *h = live_heap();
-    return h == NULL ? 0 : h->size;
+    return h == NULL ? 0 : h->window.size;
 }
 
 int ist_configure(const ist_options *o) {

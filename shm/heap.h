@@ -2,19 +2,80 @@
 #ifndef ISTI_HEAP_H
 #define ISTI_HEAP_H
 
+#include "housekeeper.h"
+#include "os.h"
+#include "sanitizer.h"
 #include "thread.h"
 
 #include <isthmus/heap.h>
+#include <jemalloc/jemalloc.h>
 
-/* A block of at least `size` bytes for this thread; flags IST_ZERO, IST_PREFAULT. *error is written on failure. */
-void *isti_heap_alloc(struct isti_thread *t, size_t size, uint32_t flags, int *error);
+#define ISTI_GRANULE 64u
+#define ISTI_PAGE 4096u /* of the address table, whatever the machine's is */
 
-/* Gives a block back that isti_heap_alloc(size) gave. A block of a heap inherited through fork is left alone. t may be NULL. */
-void isti_heap_free(void *block, size_t size);
+/* The part of a heap that create and release need inline; constant once the heap is open. */
+struct isti_window {
+    char *base;
+    size_t size;
+    _Atomic(uint32_t) *granules; /* by address / 64: blocks that don't begin on a page */
+    _Atomic(uint32_t) *pages;    /* by address / 4,096: blocks that do */
+};
 
-/* The table of first bytes: index + 1 of the slot whose data begins at `block`, 0: none. block must be in the heap for the setters. */
-void isti_address_set(const void *block, uint32_t index);
-void isti_address_clear(const void *block);
+static inline bool isti_window_contains(const struct isti_window *w, const void *p) { return (uintptr_t)p - (uintptr_t)w->base < w->size; }
+
+static inline _Atomic(uint32_t) *isti_window_entry(const struct isti_window *w, const void *block) {
+    size_t offset = (size_t)((uintptr_t)block - (uintptr_t)w->base);
+    return offset % ISTI_PAGE == 0 ? &w->pages[offset / ISTI_PAGE] : &w->granules[offset / ISTI_GRANULE];
+}
+
+static inline void isti_window_enter(const struct isti_window *w, const void *block, uint32_t index) {
+    /* relaxed: create's release store of the state publishes it */
+    atomic_store_explicit(isti_window_entry(w, block), index + 1, memory_order_relaxed);
+}
+
+/* A multiple of 64: jemalloc's classes of such sizes are all aligned to 64, so no alignment has to be asked for (which would bypass the
+ * thread cache for large ones). */
+static inline size_t isti_heap_rounded(size_t size) { return (size + (size == 0) + (ISTI_GRANULE - 1)) & ~(size_t)(ISTI_GRANULE - 1); }
+
+static inline void isti_window_free(const struct isti_window *w, void *block, size_t size) {
+    if (!isti_window_contains(w, block)) /* a child's: neither the block nor the entry is its own */
+        return;
+    /* relaxed: the block goes back to jemalloc afterwards, whose locks order it before its next owner's store */
+    atomic_store_explicit(isti_window_entry(w, block), 0, memory_order_relaxed);
+    isti_poison(block, isti_heap_rounded(size));
+    ist_je_sdallocx(block, isti_heap_rounded(size), 0);
+    isti_housekeeper_dirty();
+}
+
+/* The uncommon ends of the two functions below. */
+void *isti_heap_alloc_slow(struct isti_thread *t, size_t size, uint32_t flags, uint32_t index, int *error);
+void isti_heap_free_slow(void *block, size_t size);
+
+/* A block of at least `size` bytes for this thread, entered into the table of addresses as that of slot `index`; flags IST_ZERO,
+ * IST_PREFAULT. *error is written on failure. */
+static inline void *isti_heap_alloc(struct isti_thread *t, size_t size, uint32_t flags, uint32_t index, int *error) {
+    const struct isti_window *w = t->window;
+    /* H2: the epoch, before jemalloc. In epoch 0 no thread is bound */
+    if (__builtin_expect(!ISTI_POISONS && t->heap_epoch == ist_epoch() && flags == 0 && size <= w->size, 1)) {
+        void *block = isti_os.mallocx(isti_heap_rounded(size), 0);
+        if (__builtin_expect(block != NULL, 1)) {
+            isti_window_enter(w, block, index);
+            return block;
+        }
+    }
+    return isti_heap_alloc_slow(t, size, flags, index, error);
+}
+
+/* Takes a block that isti_heap_alloc(size) gave out of the table and gives it back. One of a heap inherited through fork is left alone.
+ * t may be NULL. */
+static inline void isti_heap_free(struct isti_thread *t, void *block, size_t size) {
+    if (__builtin_expect(t != NULL && t->heap_epoch == ist_epoch(), 1))
+        isti_window_free(t->window, block, size);
+    else
+        isti_heap_free_slow(block, size);
+}
+
+/* index + 1 of the slot whose data begins at `block`, 0: none. */
 uint32_t isti_address_get(const void *block);
 
 /* Lets jemalloc give pages back whose time has come; true: there are more to come. */

@@ -4,6 +4,7 @@
  * same thread ends leases. It is C only, takes no GIL and blocks all signals.
  *
  *   due_dirty, due_lease = 0 or when the work is to be done; guarded by the mutex
+ *   isti_unattended      = something is due and there is no thread; written under the mutex
  *   running              = the thread exists, or is being started, and will look at both before it ends
  *
  * It ends under the mutex, after it saw that nothing is due, so whoever sets a deadline later starts another.
@@ -19,7 +20,7 @@
 
 #define TICK_NS UINT64_C(250000000) /* four looks in jemalloc's decay time of a second */
 
-_Atomic(uint32_t) isti_dirty_armed;
+_Atomic(uint32_t) isti_dirty_armed, isti_unattended;
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t due_dirty, due_lease;
@@ -82,10 +83,10 @@ static void *run(void *unused) {
 static void set(uint64_t *due, uint64_t deadline) {
     uint64_t before = earlier(due_dirty, due_lease);
     *due = earlier(*due, deadline);
-    if (disabled)
-        return;
     if (!running) {
-        running = isti_os.thread_create(run, NULL) == 0; /* else isti_housekeeper_poll does it */
+        running = !disabled && isti_os.thread_create(run, NULL) == 0;
+        /* relaxed: a hint, see isti_housekeeper_poll */
+        atomic_store_explicit(&isti_unattended, !running, memory_order_relaxed);
     } else if (before == 0 || deadline < before) {
         /* relaxed: under the mutex; the waiter compares it in the kernel */
         atomic_fetch_add_explicit(&bell, 1, memory_order_relaxed);
@@ -111,20 +112,13 @@ void isti_housekeeper_lease(uint64_t deadline) {
     pthread_mutex_unlock(&mutex);
 }
 
-bool isti_housekeeper_absent(void) {
-    pthread_mutex_lock(&mutex);
-    bool absent = !running;
-    pthread_mutex_unlock(&mutex);
-    return absent;
-}
-
 void isti_housekeeper_disable(void) {
     pthread_mutex_lock(&mutex);
     disabled = true;
     pthread_mutex_unlock(&mutex);
 }
 
-void isti_housekeeper_poll(void) {
+void isti_housekeeper_poll_now(void) {
     pthread_mutex_lock(&mutex);
     uint64_t now = isti_os.now();
     bool mine = !running;
@@ -133,6 +127,8 @@ void isti_housekeeper_poll(void) {
         due_dirty = 0;
     if (lease)
         due_lease = 0;
+    if (mine && earlier(due_dirty, due_lease) == 0)
+        atomic_store_explicit(&isti_unattended, 0, memory_order_relaxed); /* relaxed: as in set */
     pthread_mutex_unlock(&mutex);
     work(dirty, lease);
 }
@@ -145,5 +141,7 @@ void isti_housekeeper_fork_child(void) {
     pthread_mutex_init(&mutex, NULL);
     running = false;
     due_dirty = due_lease = 0;
-    atomic_store_explicit(&isti_dirty_armed, 0, memory_order_relaxed); /* relaxed: the child has one thread */
+    /* relaxed: the child has one thread */
+    atomic_store_explicit(&isti_unattended, 0, memory_order_relaxed);
+    atomic_store_explicit(&isti_dirty_armed, 0, memory_order_relaxed);
 }

@@ -20,11 +20,18 @@ static inline void isti_housekeeper_dirty(void) {
 /* Leases are to be looked at by `deadline`. */
 void isti_housekeeper_lease(uint64_t deadline);
 
-/* Without a thread (ISTHMUS_HOUSEKEEPER=0, or none could be started): does what is due now. Called now and then by create and lease. */
-void isti_housekeeper_poll(void);
+/* 1: something has a deadline and there is no thread (ISTHMUS_HOUSEKEEPER=0, or none could be started). */
+extern _Atomic(uint32_t) isti_unattended;
+void isti_housekeeper_poll_now(void);
 
-/* Is there no thread to rely on? */
-bool isti_housekeeper_absent(void);
+/* Without a thread: does what is due, at every 64th call that `counter` of the calling thread counts. Called by every create, so it is one
+ * load where there is a thread. */
+static inline void isti_housekeeper_poll(uint32_t *counter) {
+    /* relaxed: a hint; one that is missed is seen by a later call */
+    if (__builtin_expect(atomic_load_explicit(&isti_unattended, memory_order_relaxed) != 0, 0) && ++*counter % 64 == 0)
+        isti_housekeeper_poll_now();
+}
+
 void isti_housekeeper_disable(void);
 
 #endif

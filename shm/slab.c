@@ -90,7 +90,7 @@ static bool take_fresh(struct isti_thread *t) {
     return true;
 }
 
-static bool refill(struct isti_thread *t) {
+bool isti_slab_refill(struct isti_thread *t) {
     struct ist_slot *slot = pop_chain();
     if (slot == NULL)
         return take_fresh(t);
@@ -102,12 +102,6 @@ static bool refill(struct isti_thread *t) {
             return true;
         slot = isti_slab_slot(next - 1);
     }
-}
-
-struct ist_slot *isti_slab_take(struct isti_thread *t) {
-    if (t->free_count == 0 && !refill(t))
-        return NULL;
-    return t->magazine[--t->free_count];
 }
 
 /* The upper `count` slots of the magazine become a chain. */
@@ -123,14 +117,13 @@ static void flush(struct isti_thread *t, uint32_t count) {
         push_chain(first);
 }
 
-void isti_slab_put(struct isti_thread *t, struct ist_slot *slot) {
+void isti_slab_put_slow(struct isti_thread *t, struct ist_slot *slot) {
     if (t == NULL) {
         atomic_store_explicit(&slot->link, 0, memory_order_relaxed); /* relaxed: as in flush */
         push_chain(slot);
         return;
     }
-    if (t->free_count == ISTI_MAGAZINE)
-        flush(t, ISTI_MAGAZINE / 2);
+    flush(t, ISTI_MAGAZINE / 2);
     t->magazine[t->free_count++] = slot;
 }
 

@@ -38,11 +38,24 @@ static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "counts must be lock-free");
 /* The slot of an index that may be anything; NULL if there is none. */
 struct ist_slot *isti_slab_slot(uint32_t index);
 
+/* The uncommon ends: an empty magazine (false: no memory, or all slots in use); a full one, or no t. */
+bool isti_slab_refill(struct isti_thread *t);
+void isti_slab_put_slow(struct isti_thread *t, struct ist_slot *slot);
+
 /* A free slot for this thread, in its hand until it is put back; NULL: no memory, or all slots in use. */
-struct ist_slot *isti_slab_take(struct isti_thread *t);
+static inline struct ist_slot *isti_slab_take(struct isti_thread *t) {
+    if (__builtin_expect(t->free_count == 0, 0) && !isti_slab_refill(t))
+        return NULL;
+    return t->magazine[--t->free_count];
+}
 
 /* Gives a free slot back. t may be NULL. */
-void isti_slab_put(struct isti_thread *t, struct ist_slot *slot);
+static inline void isti_slab_put(struct isti_thread *t, struct ist_slot *slot) {
+    if (__builtin_expect(t == NULL || t->free_count == ISTI_MAGAZINE, 0))
+        isti_slab_put_slow(t, slot);
+    else
+        t->magazine[t->free_count++] = slot;
+}
 
 /* All slots of a thread's magazine go to the global stack: the thread ends. */
 void isti_slab_return(struct isti_thread *t);

@@ -50,9 +50,12 @@ static void thread_end(void *block) {
 }
 
 struct isti_thread *isti_thread_make(void) {
+    if (ist_epoch() == 0)
+        return NULL; /* a child without handlers: the mutex may be held by a thread that isn't here */
     struct isti_thread *t = isti_os.calloc(1, sizeof *t);
     if (t == NULL)
         return NULL;
+    t->heap_epoch = ISTI_UNBOUND;
     pthread_mutex_lock(&mutex);
     if (!key_made)
         key_made = pthread_key_create(&key, thread_end) == 0;

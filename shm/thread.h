@@ -7,18 +7,20 @@
 #include <stdbool.h>
 
 #define ISTI_MAGAZINE 64
+#define ISTI_UNBOUND UINT32_MAX /* no epoch: nor is 0, which is what a child without handlers reads */
 
 struct ist_slot;
 
 /* Counters: only their thread writes (load and store, both relaxed: no other writer), anybody may read. */
 typedef enum isti_counter {
-    ISTI_CREATED, ISTI_FREED, ISTI_BYTES_CREATED, ISTI_BYTES_FREED, ISTI_BYTES_COPIED, ISTI_IN_FLIGHT, ISTI_COUNTERS
+    ISTI_BYTES_COPIED, ISTI_IN_FLIGHT, ISTI_COUNTERS
 } isti_counter;
 
 struct isti_thread {
-    uint32_t heap_epoch;      /* the epoch of the heap whose arena this thread is bound to; 0: none */
+    uint32_t heap_epoch;      /* of the heap whose arena this thread is bound to; ISTI_UNBOUND: none */
     uint32_t free_count;      /* slots in the magazine */
-    uint32_t creates_to_tick; /* without a housekeeper: creates until this thread does its work */
+    uint32_t creates_unattended; /* while there is no housekeeper: this thread does its work now and then */
+    const struct isti_window *window; /* that heap's */
     struct ist_slot *magazine[ISTI_MAGAZINE];
     _Atomic(uint64_t) counters[ISTI_COUNTERS];
     struct isti_thread *previous, *next; /* of all threads; guarded by the list's mutex */
