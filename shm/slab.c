@@ -2,9 +2,10 @@
  *
  * Slots are never unmapped, so a stale token or a losing popper may always look at one. A chain is up to a magazine full of free slots
  * linked by `link`; whole chains are pushed and popped, so the stack is touched once in 32 or more operations. Its head is tagged (a
- * Treiber stack with a version number, R. K. Treiber 1986): a popper that slept while the chain was popped and pushed again fails.
+ * Treiber stack with a version number, R. K. Treiber 1986): a popper that slept while the chain was popped and pushed again fails. A popped
+ * chain is one thread's `rest`, which it uses up from the front.
  *
- *   every slot below `high` is live, in one magazine, in one chain, in one thread's hand, or retired for ever
+ *   every slot below `high` is live, in one magazine, in one chain, in one thread's rest, in one thread's hand, or retired for ever
  */
 #include "slab.h"
 
@@ -90,18 +91,17 @@ static bool take_fresh(struct isti_thread *t) {
     return true;
 }
 
-bool isti_slab_refill(struct isti_thread *t) {
-    struct ist_slot *slot = pop_chain();
+struct ist_slot *isti_slab_take_slow(struct isti_thread *t) {
+    struct ist_slot *slot = t->rest != NULL ? t->rest : pop_chain();
     if (slot == NULL)
-        return take_fresh(t);
-    for (;;) { /* a chain is never longer than a magazine */
-        t->magazine[t->free_count++] = slot;
-        /* relaxed: the chain is ours since pop_chain's acquire */
-        uint32_t next = atomic_load_explicit(&slot->link, memory_order_relaxed);
-        if (next == 0)
-            return true;
-        slot = isti_slab_slot(next - 1);
-    }
+        return take_fresh(t) ? t->magazine[--t->free_count] : NULL;
+    /* relaxed: the chain is ours since pop_chain's acquire */
+    uint32_t next = atomic_load_explicit(&slot->link, memory_order_relaxed);
+    t->rest = next == 0 ? NULL : isti_slab_slot(next - 1);
+    /* Slots of a chain were last touched long ago. Walking it at once would wait for one after the other; so each comes while the segment
+     * before it is made. */
+    __builtin_prefetch(t->rest, 1);
+    return slot;
 }
 
 /* The upper `count` slots of the magazine become a chain. */
@@ -127,4 +127,9 @@ void isti_slab_put_slow(struct isti_thread *t, struct ist_slot *slot) {
     t->magazine[t->free_count++] = slot;
 }
 
-void isti_slab_return(struct isti_thread *t) { flush(t, t->free_count); }
+void isti_slab_return(struct isti_thread *t) {
+    flush(t, t->free_count);
+    if (t->rest != NULL)
+        push_chain(t->rest);
+    t->rest = NULL;
+}

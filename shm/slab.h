@@ -38,14 +38,14 @@ static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "counts must be lock-free");
 /* The slot of an index that may be anything; NULL if there is none. */
 struct ist_slot *isti_slab_slot(uint32_t index);
 
-/* The uncommon ends: an empty magazine (false: no memory, or all slots in use); a full one, or no t. */
-bool isti_slab_refill(struct isti_thread *t);
+/* The uncommon ends: an empty magazine (NULL: no memory, or all slots in use); a full one, or no t. */
+struct ist_slot *isti_slab_take_slow(struct isti_thread *t);
 void isti_slab_put_slow(struct isti_thread *t, struct ist_slot *slot);
 
 /* A free slot for this thread, in its hand until it is put back; NULL: no memory, or all slots in use. */
 static inline struct ist_slot *isti_slab_take(struct isti_thread *t) {
-    if (__builtin_expect(t->free_count == 0, 0) && !isti_slab_refill(t))
-        return NULL;
+    if (__builtin_expect(t->free_count == 0, 0))
+        return isti_slab_take_slow(t);
     return t->magazine[--t->free_count];
 }
 
@@ -57,7 +57,7 @@ static inline void isti_slab_put(struct isti_thread *t, struct ist_slot *slot) {
         t->magazine[t->free_count++] = slot;
 }
 
-/* All slots of a thread's magazine go to the global stack: the thread ends. */
+/* All slots of a thread go to the global stack: it ends. */
 void isti_slab_return(struct isti_thread *t);
 
 /* One past the highest index ever handed out. */

@@ -22,6 +22,7 @@ struct isti_thread {
     uint32_t creates_unattended; /* while there is no housekeeper: this thread does its work now and then */
     const struct isti_window *window; /* that heap's */
     struct ist_slot *magazine[ISTI_MAGAZINE];
+    struct ist_slot *rest;    /* of a chain this thread is using up; NULL: none */
     _Atomic(uint64_t) counters[ISTI_COUNTERS];
     struct isti_thread *previous, *next; /* of all threads; guarded by the list's mutex */
 };
