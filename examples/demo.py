@@ -59,7 +59,7 @@ def size_of(path: str) -> int:
 
 
 def plan(jobs: list[Job], sizes: list[int], workers: int) -> list[list[Job]]:
-    """Chunks of jobs, the biggest files first, smaller chunks towards the end: all workers end at about the same time."""
+    """Chunks of jobs, the biggest files first, smaller chunks towards the end, so that all workers end together."""
     order = sorted(jobs, key=lambda job: sizes[job[0] % len(sizes)], reverse=True)
     left = sum(sizes[row % len(sizes)] for row, _ in order)
     chunks: list[list[Job]] = []

@@ -6,20 +6,25 @@ as the payload exists. Everything else is pickled by value; what that copies of 
 ``isthmus.stats()["bytes_copied"]``.
 """
 
+from __future__ import annotations
+
 import io
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._core import SharedArray, _count_copied
 
 __all__ = ["MAIN_NAMES", "Unpickler", "dumps"]
 
+if TYPE_CHECKING:
+    Arrays = tuple[SharedArray[Any], ...]
+
 MAIN_NAMES = ("__main__", "__mp_main__")  # the script, and the script as a worker runs it again
 
 
-def dumps(obj: object, main_by_value: bool = False) -> tuple[bytes, tuple[SharedArray, ...]]:
+def dumps(obj: object, main_by_value: bool = False) -> tuple[bytes, Arrays]:
     """Pickles obj; the arrays anywhere in it come as handles of their own, in the order of their numbers.
 
     main_by_value: what ``__main__`` defines can't be found by its name on the other side. Then cloudpickle is used if
@@ -34,7 +39,7 @@ def dumps(obj: object, main_by_value: bool = False) -> tuple[bytes, tuple[Shared
 class Unpickler(pickle.Unpickler):
     """Reads a payload. Subclasses say by find_global where classes and functions come from."""
 
-    def __init__(self, payload: bytes, arrays: Sequence[SharedArray]) -> None:
+    def __init__(self, payload: bytes, arrays: Arrays) -> None:
         super().__init__(io.BytesIO(payload))
         self._arrays = arrays
 
@@ -47,12 +52,12 @@ class Unpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _array(number: int) -> SharedArray:
+def _array(number: int) -> SharedArray[Any]:
     """What stands for an array in a payload."""
     raise pickle.UnpicklingError("this is part of a message to a worker: its arrays are not in the bytes")
 
 
-def _reduce(arrays: list[SharedArray], obj: Any) -> Any:
+def _reduce(arrays: list[SharedArray[Any]], obj: Any) -> Any:
     kind = type(obj)
     if kind is SharedArray:
         arrays.append(obj[...])  # the message's own handle: the sender may release its own at once
@@ -71,7 +76,7 @@ def _count_buffer(buffer: pickle.PickleBuffer) -> bool:
 class _Pickler(pickle.Pickler):
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, 5, buffer_callback=_count_buffer)
-        self.arrays: list[SharedArray] = []
+        self.arrays: list[SharedArray[Any]] = []
 
     def reducer_override(self, obj: Any) -> Any:
         return _reduce(self.arrays, obj)
@@ -98,14 +103,14 @@ def _by_value_pickler() -> Callable[[io.BytesIO], Any]:
     if _cloud_pickler is not None:
         return _cloud_pickler
     try:
-        import cloudpickle  # type: ignore[import-not-found, unused-ignore]
+        import cloudpickle  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
         return _NoMainPickler
 
     class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
         def __init__(self, file: io.BytesIO) -> None:
             super().__init__(file, 5, buffer_callback=_count_buffer)
-            self.arrays: list[SharedArray] = []
+            self.arrays: list[SharedArray[Any]] = []
 
         def reducer_override(self, obj: Any) -> Any:
             reduced = _reduce(self.arrays, obj)

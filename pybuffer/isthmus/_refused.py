@@ -120,7 +120,8 @@ class Placeholder:
     def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[type]:
         base = self.__dict__.get("_isthmus_base")
         if base is None:
-            base = type(self.__name__, (_RefusedBase,), {"_isthmus_placeholder": self, "__module__": __name__})
+            names = {"_isthmus_placeholder": self, "__module__": __name__}
+            base = type(str(self.__name__), (_RefusedBase,), names)
             object.__setattr__(self, "_isthmus_base", base)
         return (base,)
 

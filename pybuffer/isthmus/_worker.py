@@ -4,11 +4,12 @@ The thread that owns the interpreter calls start() once and handle() for every c
 import: every worker does it anew.
 """
 
+from __future__ import annotations
+
 import sys
 from typing import Any
 
 from . import _payload, _refused
-from ._core import SharedArray
 
 __all__ = ["handle", "run_chunk", "start"]
 
@@ -24,7 +25,7 @@ def start(main_source: tuple[str, str] | None) -> None:
     _main_source = main_source
 
 
-def handle(payload: bytes, arrays: tuple[SharedArray, ...]) -> tuple[bytes, tuple[SharedArray, ...]]:
+def handle(payload: bytes, arrays: _payload.Arrays) -> tuple[bytes, _payload.Arrays]:
     """Runs one call. The outcome is a payload of ``(True, result)``, or of ``(False, failure)``, see _failure()."""
     try:
         function, args, kwargs = _loads(payload, arrays)
@@ -51,7 +52,7 @@ class _Unpickler(_payload.Unpickler):
         return _refused.find(module, name)
 
 
-def _loads(payload: bytes, arrays: tuple[SharedArray, ...]) -> Any:
+def _loads(payload: bytes, arrays: _payload.Arrays) -> Any:
     try:
         return _Unpickler(payload, arrays).load()
     except ImportError as error:
@@ -116,7 +117,7 @@ def _replay_main() -> Any:
 # ---- failures ------------------------------------------------------------------------------------------------------
 
 
-def _failure(error: BaseException) -> tuple[bytes, tuple[SharedArray, ...]]:
+def _failure(error: BaseException) -> tuple[bytes, _payload.Arrays]:
     """A payload of ``(False, (pickled exception or None, type name, message, traceback text))``, and its arrays."""
     explained = _refused.explain(error) if isinstance(error, ImportError) else None
     if explained is not None:
@@ -126,7 +127,7 @@ def _failure(error: BaseException) -> tuple[bytes, tuple[SharedArray, ...]]:
     module = kind.__module__.replace("__mp_main__", "__main__")
     name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
     pickled: bytes | None = None
-    arrays: tuple[SharedArray, ...] = ()
+    arrays: _payload.Arrays = ()
     if isinstance(error, Exception):
         # BaseExceptions would end the thread that waits for the result: they go as text
         try:

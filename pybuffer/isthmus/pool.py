@@ -8,6 +8,8 @@ Threads: every method from any thread. Fork: a forked child has none of the work
 futures raise.
 """
 
+from __future__ import annotations
+
 import builtins
 import collections
 import concurrent.futures
@@ -22,23 +24,20 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, cast
 
 from . import _payload, _worker
-from ._core import SharedArray, WorkerError, _Interpreter
+from ._core import WorkerError, _Interpreter
 
 __all__ = ["BrokenWorkerPool", "Future", "WorkerPool"]
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 _log = logging.getLogger("isthmus")
 
 
-class Future(concurrent.futures.Future[_T]):
+class Future[T](concurrent.futures.Future[T]):
     """What submit() returns: a concurrent.futures.Future that can also be awaited, in any running asyncio loop."""
 
-    def __await__(self) -> Generator[Any, Any, _T]:
+    def __await__(self) -> Generator[Any, Any, T]:
         import asyncio
 
         return asyncio.wrap_future(self).__await__()
@@ -89,7 +88,7 @@ class WorkerPool(concurrent.futures.Executor):
         if kind != "interpreter":
             raise ValueError(f'kind must be "interpreter", the only kind of worker in this version, not {kind!r}')
         if max_workers is None:
-            max_workers = (os.process_cpu_count() if sys.version_info >= (3, 13) else os.cpu_count()) or 1
+            max_workers = _count_cpus()
         max_workers = operator.index(max_workers)
         if max_workers < 1:
             raise ValueError(f"max_workers must be at least 1, not {max_workers}")
@@ -103,7 +102,7 @@ class WorkerPool(concurrent.futures.Executor):
         # From a garbage collection anywhere: takes no lock. None means: nothing more will come.
         self._crew.pool = weakref.ref(self, lambda _: stop(None))
 
-    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:  # type: ignore[override]
+    def submit[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Has a worker call ``fn(*args, **kwargs)``; returns its future.
 
         The call is pickled before submit returns. If that fails, the future has the error.
@@ -111,7 +110,7 @@ class WorkerPool(concurrent.futures.Executor):
         """
         crew = self._crew
         crew.check()
-        future: Future[_T] = Future()
+        future: Future[T] = Future()
         try:
             payload, arrays = _dumps_call((fn, args, kwargs), crew.main is None)
         except Exception as error:
@@ -120,14 +119,14 @@ class WorkerPool(concurrent.futures.Executor):
             crew.add(_Item(future, payload, arrays))
         return future
 
-    def map(  # type: ignore[override]
+    def map[T](
         self,
-        fn: Callable[..., _T],
+        fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
-    ) -> Iterator[_T]:
+    ) -> Iterator[T]:
         """The results of ``fn(*args)`` for the zipped iterables, in order.
 
         timeout: seconds from now until the last result is in; then TimeoutError is raised.
@@ -141,7 +140,7 @@ class WorkerPool(concurrent.futures.Executor):
         deadline = None if timeout is None else time.monotonic() + timeout
         chunks = itertools.batched(zip(*iterables, strict=False), chunksize)
 
-        def submit(chunk: tuple[tuple[Any, ...], ...]) -> Future[list[_T]]:
+        def submit(chunk: tuple[tuple[Any, ...], ...]) -> Future[list[T]]:
             return self.submit(_worker.run_chunk, fn, chunk)
 
         futures = collections.deque(map(submit, itertools.islice(chunks, buffersize)))
@@ -179,9 +178,9 @@ class WorkerPool(concurrent.futures.Executor):
         return None
 
 
-def _results(
-    futures: "collections.deque[Future[list[_T]]]", more: "Iterator[Future[list[_T]]]", deadline: float | None
-) -> Iterator[_T]:
+def _results[T](
+    futures: collections.deque[Future[list[T]]], more: Iterator[Future[list[T]]], deadline: float | None
+) -> Iterator[T]:
     try:
         while futures:
             results = futures[0].result(None if deadline is None else deadline - time.monotonic())
@@ -203,7 +202,7 @@ class _Item:
 
     __slots__ = ("arrays", "future", "payload")
 
-    def __init__(self, future: Future[Any], payload: bytes, arrays: tuple[SharedArray, ...]) -> None:
+    def __init__(self, future: Future[Any], payload: bytes, arrays: _payload.Arrays) -> None:
         self.future = future
         self.payload = payload
         self.arrays = arrays
@@ -227,7 +226,7 @@ class _Crew:
     """
 
     def __init__(
-        self, size: int, name: str, main: tuple[str, str] | None, initial: tuple[bytes, tuple[SharedArray, ...]] | None
+        self, size: int, name: str, main: tuple[str, str] | None, initial: tuple[bytes, _payload.Arrays] | None
     ) -> None:
         self.size = size
         self.name = name
@@ -338,20 +337,16 @@ class _Crew:
         """In the child: the threads are gone, and a lock may be held for ever by one of them."""
         self.lock = threading.Lock()
         self.closed = True
-        self.broken = (
-            "this WorkerPool was made before a fork: a forked child has none of its workers; make a new pool",
-            None,
-        )
+        self.broken = ("this WorkerPool was made before a fork: a forked child has none of its workers", None)
         _inherited.append(self.workers)  # their interpreters belong to the parent: never touched, so never deallocated
         items = [worker.item for worker in self.workers if worker.item is not None] + self.take_all()
         self.workers = []
         for item in items:
             future = item.future
             future._condition = threading.Condition()
-            future._waiters, future._done_callbacks = (
-                [],
-                [],
-            )  # these belong to the parent: an asyncio loop's would write to its pipe
+            # whoever is to be called is the parent's: an asyncio loop's callback would write to the parent's pipe
+            future._waiters = []
+            future._done_callbacks = []  # type: ignore[attr-defined]
             if not future.done():
                 future.set_exception(self.broken_error())
 
@@ -361,7 +356,7 @@ class _Crew:
 
 def _work(crew: _Crew, worker: _WorkerThread, setup: str) -> None:
     try:
-        interpreter = _make_interpreter(setup)
+        interpreter = _Interpreter(setup)
     except BaseException as error:
         crew.fail("a worker interpreter could not be started", error)
         return
@@ -386,13 +381,6 @@ def _work(crew: _Crew, worker: _WorkerThread, setup: str) -> None:
                 )
         except Exception:
             _log.exception("a worker interpreter of %s could not be ended", crew.name)
-
-
-def _make_interpreter(setup: str) -> _Interpreter:
-    if sys.version_info < (3, 13):
-        with _creation:  # 3.12 can't make several at once
-            return _Interpreter(setup)
-    return _Interpreter(setup)
 
 
 def _initialise(crew: _Crew, interpreter: _Interpreter) -> bool:
@@ -422,7 +410,7 @@ def _run(crew: _Crew, interpreter: _Interpreter, item: _Item) -> None:
         future.set_exception(outcome)
 
 
-def _call(interpreter: _Interpreter, payload: bytes, arrays: tuple[SharedArray, ...]) -> tuple[bool, Any]:
+def _call(interpreter: _Interpreter, payload: bytes, arrays: _payload.Arrays) -> tuple[bool, Any]:
     """(True, result) or (False, exception)."""
     try:
         reply, result_arrays = interpreter.call(payload, arrays)
@@ -444,7 +432,7 @@ def _terminated(how: WorkerError) -> WorkerError:
     return error
 
 
-def _remote_error(failure: tuple[bytes | None, str, str, str], arrays: tuple[SharedArray, ...]) -> BaseException:
+def _remote_error(failure: tuple[bytes | None, str, str, str], arrays: _payload.Arrays) -> BaseException:
     pickled, name, message, traceback = failure
     error: object = None
     if pickled is not None:
@@ -465,7 +453,13 @@ class _Unpickler(_payload.Unpickler):
         return super().find_global(module, name)
 
 
-# ---- what a worker needs to know -----------------------------------------------------------------------------------
+# ---- what workers need to know -----------------------------------------------------------------------------------
+
+
+def _count_cpus() -> int:
+    if sys.version_info >= (3, 13):
+        return os.process_cpu_count() or 1
+    return os.cpu_count() or 1
 
 
 def _setup(main: tuple[str, str] | None) -> str:
@@ -490,7 +484,7 @@ def _main_source() -> tuple[str, str] | None:
     return ("path", os.path.abspath(path)) if path is not None and os.path.exists(path) else None
 
 
-def _dumps_call(call: tuple[Any, ...], main_by_value: bool) -> tuple[bytes, tuple[SharedArray, ...]]:
+def _dumps_call(call: tuple[Any, ...], main_by_value: bool) -> tuple[bytes, _payload.Arrays]:
     try:
         return _payload.dumps(call, main_by_value)
     except Exception as error:
@@ -504,8 +498,7 @@ def _dumps_call(call: tuple[Any, ...], main_by_value: bool) -> tuple[bytes, tupl
 # ---- the end -------------------------------------------------------------------------------------------------------
 
 _pool_numbers = itertools.count()
-_crews: "weakref.WeakSet[_Crew]" = weakref.WeakSet()
-_creation = threading.Lock()
+_crews: weakref.WeakSet[_Crew] = weakref.WeakSet()
 _inherited: list[list[_WorkerThread]] = []
 _prepared = False
 _exiting = False
@@ -545,8 +538,6 @@ def _stop_all() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _creation
-    _creation = threading.Lock()
     for crew in list(_crews):
         crew.forked()
 
