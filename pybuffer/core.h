@@ -121,6 +121,9 @@ PyObject *module_of_interpreter(void);
 /* Its state, which lives as long as the module does: for callers that hold the module, a type or an array of it anyway. */
 core_state *state_of_interpreter(void);
 
+/* module.c: a SegmentInfo; exports < 0: not known. */
+PyObject *segment_info_new(core_state *state, const ist_segment_info *info, int64_t exports);
+
 /* errors.c: the one table that turns a negative errno into an exception; always returns NULL. `what` names the operation and the value
  * for the text, e.g. "isthmus.empty(1099511627776 bytes)". */
 PyObject *raise_error(core_state *state, int error, const char *what_format, ...);
@@ -198,14 +201,15 @@ static inline uint64_t hold_read(SharedArrayObject *root) {
     return root->hold;
 #endif
 }
-/* For the sweep at an interpreter's end: nobody but handles stands on this root, so it may be detached. */
-static inline bool root_is_idle(SharedArrayObject *root) {
+static inline uint32_t root_views(SharedArrayObject *root) {
 #ifdef Py_GIL_DISABLED
-    return (hold_read(root) & HOLD_COUNTS) == atomic_load_explicit(&root->views, memory_order_relaxed); /* relaxed: no other thread is left */
+    return atomic_load_explicit(&root->views, memory_order_relaxed); /* relaxed: a snapshot, or nobody else is left */
 #else
-    return (hold_read(root) & HOLD_COUNTS) == root->views;
+    return root->views;
 #endif
 }
+/* For the sweep at an interpreter's end: nobody but handles stands on this root, so it may be detached. */
+static inline bool root_is_idle(SharedArrayObject *root) { return (hold_read(root) & HOLD_COUNTS) == root_views(root); }
 int array_release(SharedArrayObject *a); /* this handle's end; idempotent; always succeeds */
 
 /* buffer.c, index.c, convert.c, reduce.c: see the top of each */

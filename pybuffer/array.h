@@ -1,0 +1,143 @@
+/* array.h: what the files behind SharedArray share among themselves: array.c buffer.c index.c assign.c copy.c convert.c create.c shape.c
+ * compare.c reduce.c. The face to the rest of the extension is core.h.
+ *
+ * A word on pins: everything here that reads or writes an array's memory stands on the root's hold meanwhile (hold_enter), so that
+ * release() from an __index__, from another thread or from a destructor ends a handle and never the memory in use (README.md, A4).
+ */
+#ifndef ISTHMUS_ARRAY_H
+#define ISTHMUS_ARRAY_H
+
+#include "core.h"
+
+/* Memory described as an array; owns nothing. */
+typedef struct strided {
+    const DTypeObject *dtype;
+    char *data; /* first element */
+    int ndim;
+    const Py_ssize_t *shape, *strides;
+} strided;
+
+static inline strided strided_of(SharedArrayObject *a) { return (strided){a->dtype, a->data, a->ndim, ARRAY_SHAPE(a), ARRAY_STRIDES(a)}; }
+
+/* From this many bytes on work is done without the GIL: dropping and taking it costs as much as touching a few thousand bytes. */
+#define WITHOUT_GIL_BYTES (32 * 1024)
+
+/* ---- array.c ----------------------------------------------------------------------------------------------------------------------- */
+
+uint32_t array_set_flags(SharedArrayObject *a, uint32_t flags); /* returns those before */
+void fill_c_strides(int ndim, const Py_ssize_t *shape, Py_ssize_t itemsize, Py_ssize_t *strides);
+static inline Py_ssize_t array_size(SharedArrayObject *a) { return a->nbytes / a->dtype->itemsize; }
+/* A new root owner of memory of its own, in C order. `flags` as ist_segment_create's. NULL with an exception. */
+SharedArrayObject *array_create(core_state *state, DTypeObject *dtype, int ndim, const Py_ssize_t *shape, uint32_t flags);
+
+/* ---- shape.c ----------------------------------------------------------------------------------------------------------------------- */
+
+/* An int or a sequence of ints; `name` for the texts. Negative ones only where `unknown` (reshape's -1). Returns ndim, -1 with an exception. */
+int parse_shape(PyObject *object, Py_ssize_t *shape, bool unknown);
+/* The bytes of shape × itemsize; -1 with ValueError if they, zero-length axes left out, can't be had. */
+Py_ssize_t shape_bytes(int ndim, const Py_ssize_t *shape, Py_ssize_t itemsize);
+PyObject *shape_tuple(int ndim, const Py_ssize_t *values);
+PyObject *array_transposed(SharedArrayObject *a); /* .T */
+extern PyMethodDef shape_methods[];
+
+/* ---- copy.c ------------------------------------------------------------------------------------------------------------------------ */
+
+/* numpy's same_kind: bool < unsigned < signed < float < complex, and any width within one. */
+bool castable(const DTypeObject *from, const DTypeObject *to);
+int raise_not_castable(const DTypeObject *from, const DTypeObject *to); /* -1 with TypeError */
+/* Copies elements between equal shapes, casting; right when the two overlap. The caller pins both; the GIL is dropped for large ones.
+ * -1 with MemoryError. */
+int copy_values(const strided *to, const strided *from);
+/* Every element of `to` becomes the one at `item`, which has its dtype. */
+void fill_values(const strided *to, const char *item);
+/* Copies n elements of a kind that are `stride` apart into a row. Plain C, no GIL needed. */
+void gather(char *to, const char *from, Py_ssize_t stride, Py_ssize_t itemsize, size_t n);
+
+/* Axes put in an order that suits the memory, joined where they are one run; shared by everything that walks. */
+typedef struct walk {
+    int ndim; /* of the outer loop */
+    size_t n; /* elements of the inner loop */
+    Py_ssize_t shape[IST_MAX_NDIM], index[IST_MAX_NDIM];
+    Py_ssize_t steps[2][IST_MAX_NDIM]; /* strides of the outer loop, for each of the two */
+    Py_ssize_t inner[2];
+    char *at[2];
+} walk;
+/* `second` may be NULL. With keep_order the elements come in C order, else in the order of memory. Nothing to walk: n = 0. */
+void walk_begin(walk *w, const strided *first, const strided *second, bool keep_order);
+bool walk_next(walk *w); /* to the next inner loop; false: that was the last */
+
+/* ---- convert.c --------------------------------------------------------------------------------------------------------------------- */
+
+/* Somebody's memory, held while it is read: a pinned SharedArray or a buffer. */
+typedef struct source {
+    strided values;
+    bool readonly;
+    SharedArrayObject *pinned; /* strong, with HOLD_SHARED */
+    Py_buffer view;            /* else */
+    DTypeObject *dtype;        /* strong */
+    char *straightened;        /* PyMem_RawMalloc; a buffer with suboffsets, made plain */
+    Py_ssize_t dims[2 * IST_MAX_NDIM];
+} source;
+int source_open(core_state *state, PyObject *object, source *s); /* -1 with an exception; object has a buffer */
+void source_close(source *s);
+
+/* Strides that make `from` fill `ndim` and `shape`, 0 where an axis is repeated; -1 with ValueError. */
+int broadcast_strides(const strided *from, int ndim, const Py_ssize_t *shape, Py_ssize_t *strides);
+/* Scalar, buffer or nested sequence into `to`, which the caller has checked to be writable. All or nothing but for a failing copy.
+ * `owner` (NULL: nobody) is pinned for the writing; Python code may run before it. */
+int assign(core_state *state, SharedArrayObject *owner, const strided *to, PyObject *value);
+SharedArrayObject *array_from_object(core_state *state, PyObject *object, DTypeObject *dtype); /* always copies; dtype NULL: inferred */
+SharedArrayObject *array_copy_of(core_state *state, const strided *from, DTypeObject *dtype);  /* C order; the caller pins `from` */
+DTypeObject *promote(core_state *state, const DTypeObject *a, const DTypeObject *b); /* numpy's promote_types; borrowed */
+
+/* ---- discover.c: nested sequences ---------------------------------------------------------------------------------------------------- */
+
+/* What a scalar or a nested sequence (of buffers, too) amounts to. */
+typedef struct discovery {
+    bool infer; /* the dtype too */
+    int ndim; /* -1: no element reached yet */
+    Py_ssize_t shape[IST_MAX_NDIM]; /* -1: not known yet */
+    DTypeObject *dtype; /* borrowed from the state; NULL: no element seen */
+} discovery;
+int discover(core_state *state, PyObject *object, bool infer, discovery *found); /* runs Python code; -1 with an exception */
+/* Converts what was discovered into C order at `to`; a sequence that changed meanwhile raises. Runs Python code. */
+int fill_discovered(core_state *state, PyObject *object, const discovery *found, const DTypeObject *dtype, char *to);
+bool is_scalar(PyObject *object); /* a Python number, or something that is neither sequence nor buffer */
+
+/* ---- index.c, compare.c, values.c, reduce.c, ownership.c, create.c, asarray.c ---------------------------------------------------------------------------------- */
+
+Py_ssize_t array_length(PyObject *self);
+PyObject *array_item(PyObject *self, Py_ssize_t i);
+PyObject *array_subscript(PyObject *self, PyObject *key);
+int array_ass_subscript(PyObject *self, PyObject *key, PyObject *value);
+PyObject *array_iter(PyObject *self);
+
+PyObject *array_richcompare(PyObject *self, PyObject *other, int op);
+Py_hash_t array_hash(PyObject *self);
+int array_contains(PyObject *self, PyObject *value);
+int array_bool(PyObject *self);
+
+PyObject *array_repr(PyObject *self);
+PyObject *array_tolist(PyObject *self, PyObject *ignored);
+
+extern PyMethodDef reduce_methods[];
+extern PyMethodDef values_methods[];
+extern PyMethodDef ownership_methods[];
+extern PyGetSetDef ownership_attributes[];
+extern PyGetSetDef values_attributes[];
+extern PyMethodDef create_functions[];
+extern PyMethodDef asarray_functions[];
+#define KEYWORDS(function) ((PyCFunction)(void (*)(void))(function)), METH_FASTCALL | METH_KEYWORDS
+
+/* ---- arguments.c ------------------------------------------------------------------------------------------------------------------- */
+
+/* Binds vectorcall arguments to names: positional ones to the first `positional` (more: TypeError), keywords to any; the first `required`
+ * must be there. out[i] is borrowed, NULL where nothing was given. */
+typedef struct signature {
+    const char *function;
+    int count, positional, required;
+    const char *const *names;
+} signature;
+int bind_arguments(const signature *s, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyObject **out);
+
+#endif

@@ -1,0 +1,357 @@
+/* copy.c: elements from one place to another: strided, cast, overlapping; and the walk over memory that everything here is made of.
+ *
+ * Relies on: nothing of Python but for the GIL and raw memory. Elements are moved by memcpy of a fixed size, so nothing needs alignment.
+ * Casting goes through the widest type of a class, a few hundred elements at a time: 14 loads and 32 stores instead of 120 loops.
+ *
+ * Invariant: every element of a walk is visited exactly once, whatever the strides.
+ */
+#include "array.h"
+#include "half.h"
+
+#include <stdint.h>
+
+/* ---- the walk ------------------------------------------------------------------------------------------------------------------ */
+
+/* Backwards axes are walked forwards, and outer axes get the longer strides. */
+static void order_axes(walk *w, int ndim) {
+    for (int i = 0; i < ndim; i++) {
+        if (w->steps[0][i] < 0) {
+            for (int k = 0; k < 2; k++) {
+                w->at[k] += w->steps[k][i] * (w->shape[i] - 1);
+                w->steps[k][i] = -w->steps[k][i];
+            }
+        }
+    }
+    for (int i = 1; i < ndim; i++) {
+        for (int j = i; j > 0 && w->steps[0][j - 1] < w->steps[0][j]; j--) {
+            Py_ssize_t length = w->shape[j], first = w->steps[0][j], second = w->steps[1][j];
+            w->shape[j] = w->shape[j - 1], w->steps[0][j] = w->steps[0][j - 1], w->steps[1][j] = w->steps[1][j - 1];
+            w->shape[j - 1] = length, w->steps[0][j - 1] = first, w->steps[1][j - 1] = second;
+        }
+    }
+}
+
+/* Neighbouring axes whose elements lie at one distance throughout become one. */
+static int join_axes(walk *w, int ndim) {
+    int n = 0;
+    for (int i = 0; i < ndim; i++) {
+        bool joins = n > 0;
+        for (int k = 0; joins && k < 2; k++)
+            joins = w->steps[k][n - 1] == w->steps[k][i] * w->shape[i];
+        if (joins)
+            w->shape[n - 1] *= w->shape[i];
+        else
+            w->shape[n++] = w->shape[i];
+        w->steps[0][n - 1] = w->steps[0][i];
+        w->steps[1][n - 1] = w->steps[1][i];
+    }
+    return n;
+}
+
+void walk_begin(walk *w, const strided *first, const strided *second, bool keep_order) {
+    int ndim = 0;
+    w->at[0] = first->data;
+    w->at[1] = second != NULL ? second->data : first->data; /* unused, and never moved */
+    w->ndim = 0;
+    w->n = 0;
+    for (int i = 0; i < first->ndim; i++) {
+        if (first->shape[i] == 0)
+            return;
+        if (first->shape[i] == 1)
+            continue;
+        w->shape[ndim] = first->shape[i];
+        w->steps[0][ndim] = first->strides[i];
+        w->steps[1][ndim++] = second != NULL ? second->strides[i] : 0;
+    }
+    if (!keep_order)
+        order_axes(w, ndim);
+    ndim = join_axes(w, ndim);
+    if (ndim == 0) {
+        w->n = 1;
+        w->inner[0] = first->dtype->itemsize;
+        w->inner[1] = second != NULL ? second->dtype->itemsize : 0;
+        return;
+    }
+    w->ndim = ndim - 1;
+    w->n = (size_t)w->shape[ndim - 1];
+    w->inner[0] = w->steps[0][ndim - 1];
+    w->inner[1] = w->steps[1][ndim - 1];
+    for (int i = 0; i < w->ndim; i++)
+        w->index[i] = 0;
+}
+
+bool walk_next(walk *w) {
+    for (int i = w->ndim - 1; i >= 0; i--) {
+        w->at[0] += w->steps[0][i];
+        w->at[1] += w->steps[1][i];
+        if (++w->index[i] < w->shape[i])
+            return true;
+        w->at[0] -= w->steps[0][i] * w->shape[i];
+        w->at[1] -= w->steps[1][i] * w->shape[i];
+        w->index[i] = 0;
+    }
+    return false;
+}
+
+/* ---- moving -------------------------------------------------------------------------------------------------------------------- */
+
+#define MOVE(bytes)                                                                                                                        \
+    for (size_t i = 0; i < n; i++, to += to_stride, from += from_stride)                                                                   \
+    memcpy(to, from, bytes)
+
+static void move(char *to, Py_ssize_t to_stride, const char *from, Py_ssize_t from_stride, Py_ssize_t itemsize, size_t n) {
+    if (to_stride == itemsize && from_stride == itemsize) {
+        memcpy(to, from, n * (size_t)itemsize);
+        return;
+    }
+    switch (itemsize) {
+    case 1: MOVE(1); break;
+    case 2: MOVE(2); break;
+    case 4: MOVE(4); break;
+    case 8: MOVE(8); break;
+    default: MOVE(16); break;
+    }
+}
+
+void gather(char *to, const char *from, Py_ssize_t stride, Py_ssize_t itemsize, size_t n) { move(to, itemsize, from, stride, itemsize, n); }
+
+/* ---- casting ------------------------------------------------------------------------------------------------------------------- */
+
+enum { WIDE_INT, WIDE_UINT, WIDE_FLOAT, WIDE_COMPLEX, WIDE_CLASSES };
+#define CHUNK 512
+
+typedef union wide {
+    int64_t i[CHUNK];
+    uint64_t u[CHUNK];
+    double f[CHUNK];
+    double c[CHUNK][2];
+} wide;
+
+typedef void load_function(const char *from, Py_ssize_t stride, wide *w, size_t n);
+typedef void store_function(char *to, Py_ssize_t stride, const wide *w, size_t n);
+
+#define LOAD(code, type, result)                                                                                                           \
+    static void load_##code(const char *from, Py_ssize_t stride, wide *w, size_t n) {                                                      \
+        for (size_t k = 0; k < n; k++, from += stride) {                                                                                   \
+            type x;                                                                                                                        \
+            memcpy(&x, from, sizeof x);                                                                                                    \
+            result;                                                                                                                        \
+        }                                                                                                                                  \
+    }
+LOAD(bool, unsigned char, w->i[k] = x != 0)
+LOAD(i1, int8_t, w->i[k] = x)
+LOAD(i2, int16_t, w->i[k] = x)
+LOAD(i4, int32_t, w->i[k] = x)
+LOAD(i8, int64_t, w->i[k] = x)
+LOAD(u1, uint8_t, w->u[k] = x)
+LOAD(u2, uint16_t, w->u[k] = x)
+LOAD(u4, uint32_t, w->u[k] = x)
+LOAD(u8, uint64_t, w->u[k] = x)
+LOAD(f2, uint16_t, w->f[k] = half_to_double(x))
+LOAD(f4, float, w->f[k] = (double)x)
+LOAD(f8, double, w->f[k] = x)
+typedef struct complex8 {
+    float re, im;
+} complex8;
+typedef struct complex16 {
+    double re, im;
+} complex16;
+LOAD(c8, complex8, (w->c[k][0] = (double)x.re, w->c[k][1] = (double)x.im))
+LOAD(c16, complex16, (w->c[k][0] = x.re, w->c[k][1] = x.im))
+
+static const struct {
+    load_function *load;
+    int wide;
+} loads[IST_TYPE_CODES] = {
+    [IST_BOOL] = {load_bool, WIDE_INT}, [IST_I1] = {load_i1, WIDE_INT},       [IST_I2] = {load_i2, WIDE_INT},
+    [IST_I4] = {load_i4, WIDE_INT},     [IST_I8] = {load_i8, WIDE_INT},       [IST_U1] = {load_u1, WIDE_UINT},
+    [IST_U2] = {load_u2, WIDE_UINT},    [IST_U4] = {load_u4, WIDE_UINT},      [IST_U8] = {load_u8, WIDE_UINT},
+    [IST_F2] = {load_f2, WIDE_FLOAT},   [IST_F4] = {load_f4, WIDE_FLOAT},     [IST_F8] = {load_f8, WIDE_FLOAT},
+    [IST_C8] = {load_c8, WIDE_COMPLEX}, [IST_C16] = {load_c16, WIDE_COMPLEX},
+};
+
+#define STORE(from, code, type, ...)                                                                                                       \
+    static void store_##from##_##code(char *to, Py_ssize_t stride, const wide *w, size_t n) {                                              \
+        for (size_t k = 0; k < n; k++, to += stride) {                                                                                     \
+            type x = __VA_ARGS__;                                                                                                          \
+            memcpy(to, &x, sizeof x);                                                                                                      \
+        }                                                                                                                                  \
+    }
+STORE(int, bool, unsigned char, w->i[k] != 0)
+STORE(int, i1, int8_t, (int8_t)w->i[k])
+STORE(int, i2, int16_t, (int16_t)w->i[k])
+STORE(int, i4, int32_t, (int32_t)w->i[k])
+STORE(int, i8, int64_t, w->i[k])
+#define FROM_NUMBER(from, member)                                                                                                          \
+    STORE(from, f2, uint16_t, half_from_double((double)(float)w->member[k]))                                                               \
+    STORE(from, f4, float, (float)w->member[k])                                                                                            \
+    STORE(from, f8, double, (double)w->member[k])                                                                                          \
+    STORE(from, c8, complex8, {(float)w->member[k], 0})                                                                                    \
+    STORE(from, c16, complex16, {(double)w->member[k], 0})
+FROM_NUMBER(int, i)
+FROM_NUMBER(uint, u)
+STORE(float, f2, uint16_t, half_from_double(w->f[k])) /* not by way of float, which would round twice */
+STORE(float, f4, float, (float)w->f[k])
+STORE(float, f8, double, w->f[k])
+STORE(float, c8, complex8, {(float)w->f[k], 0})
+STORE(float, c16, complex16, {w->f[k], 0})
+STORE(complex, c8, complex8, {(float)w->c[k][0], (float)w->c[k][1]})
+STORE(complex, c16, complex16, {w->c[k][0], w->c[k][1]})
+
+/* unsigned from bool, and any integer from unsigned: the same bits, cut off at the same place */
+#define INTEGERS                                                                                                                           \
+    [IST_I1] = store_int_i1, [IST_U1] = store_int_i1, [IST_I2] = store_int_i2, [IST_U2] = store_int_i2, [IST_I4] = store_int_i4,           \
+    [IST_U4] = store_int_i4, [IST_I8] = store_int_i8, [IST_U8] = store_int_i8
+#define INEXACT(from)                                                                                                                      \
+    [IST_F2] = store_##from##_f2, [IST_F4] = store_##from##_f4, [IST_F8] = store_##from##_f8, [IST_C8] = store_##from##_c8,                \
+    [IST_C16] = store_##from##_c16
+
+static store_function *const stores[WIDE_CLASSES][IST_TYPE_CODES] = {
+    [WIDE_INT] = {[IST_BOOL] = store_int_bool, INTEGERS, INEXACT(int)},
+    [WIDE_UINT] = {INTEGERS, INEXACT(uint)},
+    [WIDE_FLOAT] = {INEXACT(float)},
+    [WIDE_COMPLEX] = {[IST_C8] = store_complex_c8, [IST_C16] = store_complex_c16},
+};
+
+static int rank(const DTypeObject *dtype) {
+    switch (dtype->kind) {
+    case 'b': return 0;
+    case 'u': return 1;
+    case 'i': return 2;
+    case 'f': return 3;
+    default: return 4;
+    }
+}
+
+bool castable(const DTypeObject *from, const DTypeObject *to) { return rank(from) <= rank(to); }
+
+int raise_not_castable(const DTypeObject *from, const DTypeObject *to) {
+    PyErr_Format(PyExc_TypeError, "Cannot cast array data from '%s' to '%s' according to the rule 'same_kind'", from->str, to->str);
+    return -1;
+}
+
+static void cast(char *to, Py_ssize_t to_stride, ist_type_code to_code, const char *from, Py_ssize_t from_stride, ist_type_code from_code,
+                 size_t n) {
+    wide w;
+    load_function *load = loads[from_code].load;
+    store_function *store = stores[loads[from_code].wide][to_code];
+    while (n > 0) {
+        size_t some = n < CHUNK ? n : CHUNK;
+        load(from, from_stride, &w, some);
+        store(to, to_stride, &w, some);
+        from += (Py_ssize_t)some * from_stride;
+        to += (Py_ssize_t)some * to_stride;
+        n -= some;
+    }
+}
+
+/* ---- copying ------------------------------------------------------------------------------------------------------------------- */
+
+/* The bytes from the lowest to beyond the highest element. There is at least one. */
+static void extent(const strided *s, uintptr_t *low, uintptr_t *high) {
+    *low = *high = (uintptr_t)s->data;
+    for (int i = 0; i < s->ndim; i++) {
+        Py_ssize_t reach = (s->shape[i] - 1) * s->strides[i];
+        if (reach < 0)
+            *low -= (uintptr_t)-reach;
+        else
+            *high += (uintptr_t)reach;
+    }
+    *high += (uintptr_t)s->dtype->itemsize;
+}
+
+static bool overlap(const strided *a, const strided *b) {
+    uintptr_t a_low, a_high, b_low, b_high;
+    extent(a, &a_low, &a_high);
+    extent(b, &b_low, &b_high);
+    return a_low < b_high && b_low < a_high;
+}
+
+static void copy_walk(walk *w, const DTypeObject *to, const DTypeObject *from) {
+    do {
+        if (to == from)
+            move(w->at[0], w->inner[0], w->at[1], w->inner[1], to->itemsize, w->n);
+        else
+            cast(w->at[0], w->inner[0], to->code, w->at[1], w->inner[1], from->code, w->n);
+    } while (walk_next(w));
+}
+
+static void copy_apart(const strided *to, const strided *from) {
+    walk w;
+    walk_begin(&w, to, from, false);
+    copy_walk(&w, to->dtype, from->dtype);
+}
+
+static size_t count_elements(const strided *s) {
+    size_t n = 1;
+    for (int i = 0; i < s->ndim; i++)
+        n *= (size_t)s->shape[i];
+    return n;
+}
+
+/* The source is read whole before the first element is written. */
+static int copy_overlapping(const strided *to, const strided *from) {
+    char *room = PyMem_RawMalloc(count_elements(from) * (size_t)from->dtype->itemsize);
+    if (room == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    Py_ssize_t strides[IST_MAX_NDIM];
+    fill_c_strides(from->ndim, from->shape, from->dtype->itemsize, strides);
+    strided middle = {from->dtype, room, from->ndim, from->shape, strides};
+    copy_apart(&middle, from);
+    copy_apart(to, &middle);
+    PyMem_RawFree(room);
+    return 0;
+}
+
+int copy_values(const strided *to, const strided *from) {
+    walk w;
+    walk_begin(&w, to, from, false);
+    if (w.n == 0)
+        return 0;
+    size_t itemsize = (size_t)to->dtype->itemsize, nbytes = count_elements(to) * itemsize;
+    bool one_run = to->dtype == from->dtype && w.ndim == 0 && w.inner[0] == w.inner[1] && (size_t)w.inner[0] == itemsize;
+    if (!one_run && overlap(to, from))
+        return copy_overlapping(to, from);
+    PyThreadState *saved = nbytes >= WITHOUT_GIL_BYTES ? PyEval_SaveThread() : NULL;
+    if (one_run)
+        memmove(w.at[0], w.at[1], nbytes);
+    else
+        copy_walk(&w, to->dtype, from->dtype);
+    if (saved != NULL)
+        PyEval_RestoreThread(saved);
+    return 0;
+}
+
+/* ---- filling ------------------------------------------------------------------------------------------------------------------- */
+
+static void fill_run(char *to, Py_ssize_t stride, const char *item, Py_ssize_t itemsize, size_t n) {
+    static const char zeros[16];
+    if (stride == itemsize && (itemsize == 1 || memcmp(item, zeros, (size_t)itemsize) == 0))
+        memset(to, item[0], n * (size_t)itemsize);
+    else if (stride == itemsize && itemsize == 8) /* constant strides, so that they are vectorised */
+        for (size_t i = 0; i < n; i++)
+            memcpy(to + 8 * i, item, 8);
+    else if (stride == itemsize && itemsize == 4)
+        for (size_t i = 0; i < n; i++)
+            memcpy(to + 4 * i, item, 4);
+    else
+        move(to, stride, item, 0, itemsize, n);
+}
+
+void fill_values(const strided *to, const char *item) {
+    walk w;
+    walk_begin(&w, to, NULL, false);
+    if (w.n == 0)
+        return;
+    size_t nbytes = count_elements(to) * (size_t)to->dtype->itemsize;
+    PyThreadState *saved = nbytes >= WITHOUT_GIL_BYTES ? PyEval_SaveThread() : NULL;
+    char local[16];
+    memcpy(local, item, (size_t)to->dtype->itemsize);
+    do
+        fill_run(w.at[0], w.inner[0], local, to->dtype->itemsize, w.n);
+    while (walk_next(&w));
+    if (saved != NULL)
+        PyEval_RestoreThread(saved);
+}

@@ -1,0 +1,170 @@
+/* create.c: isthmus.empty zeros full buffer array empty_like zeros_like: new memory.
+ *
+ * Relies on: array_create. empty(n) is measured against numpy.empty: its common form parses an int and makes one segment and one object.
+ */
+#include "array.h"
+
+/* ---- arguments ------------------------------------------------------------------------------------------------------------------- */
+
+/* New reference; NULL given means float64. */
+static DTypeObject *parse_dtype(core_state *state, PyObject *spec) {
+    if (spec == NULL)
+        return (DTypeObject *)Py_NewRef((PyObject *)state->dtypes[IST_F8]);
+    return dtype_from_object(state, spec);
+}
+
+/* IST_PREFAULT or 0; -1 with an exception. */
+static int64_t parse_prefault(PyObject *prefault) {
+    int truth = prefault == NULL ? 0 : PyObject_IsTrue(prefault);
+    return truth < 0 ? -1 : truth ? (int64_t)IST_PREFAULT : 0;
+}
+
+static PyObject *create(core_state *state, PyObject *shape_object, PyObject *spec, PyObject *prefault_object, uint32_t flags) {
+    Py_ssize_t shape[IST_MAX_NDIM];
+    int ndim = parse_shape(shape_object, shape, false);
+    int64_t prefault = ndim < 0 ? -1 : parse_prefault(prefault_object);
+    if (prefault < 0)
+        return NULL;
+    DTypeObject *dtype = parse_dtype(state, spec);
+    if (dtype == NULL)
+        return NULL;
+    PyObject *a = (PyObject *)array_create(state, dtype, ndim, shape, flags | (uint32_t)prefault);
+    Py_DECREF((PyObject *)dtype);
+    return a;
+}
+
+/* ---- empty, zeros, buffer -------------------------------------------------------------------------------------------------------- */
+
+static const char *const create_names[] = {"shape", "dtype", "prefault"};
+static const signature empty_signature = {"empty", 3, 2, 1, create_names}, zeros_signature = {"zeros", 3, 2, 1, create_names};
+
+static PyObject *core_empty(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    PyObject *given[3];
+    if (bind_arguments(&empty_signature, args, nargs, kwnames, given) < 0)
+        return NULL;
+    return create(state_of_module(module), given[0], given[1], given[2], 0);
+}
+
+static PyObject *core_zeros(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    PyObject *given[3];
+    if (bind_arguments(&zeros_signature, args, nargs, kwnames, given) < 0)
+        return NULL;
+    return create(state_of_module(module), given[0], given[1], given[2], IST_ZERO);
+}
+
+static PyObject *core_buffer(PyObject *module, PyObject *nbytes) {
+    core_state *state = state_of_module(module);
+    Py_ssize_t shape[IST_MAX_NDIM];
+    if (!PyIndex_Check(nbytes)) {
+        PyErr_Format(PyExc_TypeError, "buffer() needs a number of bytes, not %R", nbytes);
+        return NULL;
+    }
+    if (parse_shape(nbytes, shape, false) < 0)
+        return NULL;
+    return (PyObject *)array_create(state, state->dtypes[IST_U1], 1, shape, 0);
+}
+
+/* ---- full, array ----------------------------------------------------------------------------------------------------------------- */
+
+/* The dtype a value has by itself; borrowed from the state. */
+static DTypeObject *dtype_of_value(core_state *state, PyObject *value) {
+    discovery found;
+    if (discover(state, value, true, &found) < 0)
+        return NULL;
+    return found.dtype != NULL ? found.dtype : state->dtypes[IST_F8];
+}
+
+static PyObject *core_full(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    static const char *const names[] = {"shape", "fill_value", "dtype", "prefault"};
+    static const signature parameters = {"full", 4, 3, 2, names};
+    core_state *state = state_of_module(module);
+    PyObject *given[4];
+    if (bind_arguments(&parameters, args, nargs, kwnames, given) < 0)
+        return NULL;
+    PyObject *spec = given[2];
+    if (spec == NULL || spec == Py_None)
+        spec = (PyObject *)dtype_of_value(state, given[1]);
+    SharedArrayObject *a = spec == NULL ? NULL : (SharedArrayObject *)create(state, given[0], spec, given[3], 0);
+    if (a == NULL)
+        return NULL;
+    strided to = strided_of(a);
+    if (assign(state, a, &to, given[1]) < 0)
+        Py_CLEAR(a);
+    return (PyObject *)a;
+}
+
+static PyObject *core_array(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    static const char *const names[] = {"obj", "dtype"};
+    static const signature parameters = {"array", 2, 2, 1, names};
+    core_state *state = state_of_module(module);
+    PyObject *given[2];
+    if (bind_arguments(&parameters, args, nargs, kwnames, given) < 0)
+        return NULL;
+    DTypeObject *dtype = NULL;
+    if (given[1] != NULL && given[1] != Py_None && (dtype = dtype_from_object(state, given[1])) == NULL)
+        return NULL;
+    PyObject *a = (PyObject *)array_from_object(state, given[0], dtype);
+    Py_XDECREF((PyObject *)dtype);
+    return a;
+}
+
+/* ---- like another ---------------------------------------------------------------------------------------------------------------- */
+
+static PyObject *create_like(core_state *state, const signature *parameters, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                             uint32_t flags) {
+    PyObject *given[2];
+    if (bind_arguments(parameters, args, nargs, kwnames, given) < 0)
+        return NULL;
+    bool infer = given[1] == NULL || given[1] == Py_None;
+    discovery found;
+    if (discover(state, given[0], infer, &found) < 0)
+        return NULL;
+    PyObject *spec = infer ? (PyObject *)found.dtype : given[1];
+    DTypeObject *dtype = parse_dtype(state, spec);
+    if (dtype == NULL)
+        return NULL;
+    PyObject *a = (PyObject *)array_create(state, dtype, found.ndim, found.shape, flags);
+    Py_DECREF((PyObject *)dtype);
+    return a;
+}
+
+static const char *const like_names[] = {"a", "dtype"};
+static const signature empty_like_signature = {"empty_like", 2, 2, 1, like_names};
+static const signature zeros_like_signature = {"zeros_like", 2, 2, 1, like_names};
+
+static PyObject *core_empty_like(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    return create_like(state_of_module(module), &empty_like_signature, args, nargs, kwnames, 0);
+}
+
+static PyObject *core_zeros_like(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    return create_like(state_of_module(module), &zeros_like_signature, args, nargs, kwnames, IST_ZERO);
+}
+
+PyMethodDef create_functions[] = {
+    {"empty", KEYWORDS(core_empty),
+     PyDoc_STR(
+         "empty($module, /, shape, dtype='f8', *, prefault=False)\n--\n\n"
+         "A new SharedArray with whatever the memory holds.\n\n"
+         "shape: an int or a sequence of at most 64 ints. prefault: the memory is really there when this returns (else MemoryError),\n"
+         "and the first touch costs nothing. The memory belongs to the process and is freed with its last owner, in whatever\n"
+         "interpreter. MemoryError beyond the heap's limit, ValueError for a shape that can't be, TypeError for an unknown dtype.")},
+    {"zeros", KEYWORDS(core_zeros),
+     PyDoc_STR("zeros($module, /, shape, dtype='f8', *, prefault=False)\n--\n\nA new SharedArray whose elements are 0; else like empty.")},
+    {"full", KEYWORDS(core_full),
+     PyDoc_STR("full($module, /, shape, fill_value, dtype=None, *, prefault=False)\n--\n\n"
+               "A new SharedArray filled with a value (a scalar, or anything that broadcasts to the shape). dtype None: the value's.")},
+    {"buffer", core_buffer, METH_O,
+     PyDoc_STR("buffer($module, nbytes, /)\n--\n\nA new SharedArray of that many bytes, dtype 'u1', with whatever the memory holds.")},
+    {"array", KEYWORDS(core_array),
+     PyDoc_STR("array($module, /, obj, dtype=None)\n--\n\n"
+               "A new SharedArray with the values of obj: any buffer, a nested sequence, a scalar. Always copies, in C order.\n\n"
+               "dtype None: obj's own, or for sequences the narrowest of bool, int64, float64 and complex128 that holds all. A cast that\n"
+               "isn't of the same kind raises TypeError, an integer that doesn't fit OverflowError.")},
+    {"empty_like", KEYWORDS(core_empty_like),
+     PyDoc_STR(
+         "empty_like($module, /, a, dtype=None)\n--\n\nempty() with the shape and dtype of another array, buffer or nested sequence; in C order.")},
+    {"zeros_like", KEYWORDS(core_zeros_like),
+     PyDoc_STR(
+         "zeros_like($module, /, a, dtype=None)\n--\n\nzeros() with the shape and dtype of another array, buffer or nested sequence; in C order.")},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,261 @@
+/* index.c: a[key], a[key] = value, len and iteration: numpy's basic indexing.
+ *
+ * Relies on: array_new_view for views; convert.c's assign for values.
+ * Invariant: an __index__ may run Python code, which may release the array. So a key is evaluated first, against the shape (which lives in
+ * the handle and never changes), and the hold is entered after that; from there to the last touch of the memory no Python code runs.
+ */
+#include "array.h"
+
+/* What a key picks out. */
+typedef struct selection {
+    char *data;
+    int ndim;
+    bool element; /* a full index: one element rather than an array without dimensions */
+    Py_ssize_t shape[IST_MAX_NDIM], strides[IST_MAX_NDIM];
+} selection;
+
+/* ---- keys -------------------------------------------------------------------------------------------------------------------------- */
+
+static int raise_bad_index(PyObject *key) {
+    PyErr_Format(PyExc_IndexError, "only integers, slices (`:`), ellipsis (`...`) and None are valid indices, not %.200s: %R",
+                 Py_TYPE(key)->tp_name, key);
+    return -1;
+}
+
+static int raise_out_of_bounds(Py_ssize_t index, int axis, Py_ssize_t length) {
+    PyErr_Format(PyExc_IndexError, "index %zd is out of bounds for axis %d with size %zd", index, axis, length);
+    return -1;
+}
+
+static int raise_too_many(SharedArrayObject *a, int given) {
+    PyErr_Format(PyExc_IndexError, "too many indices for array: array is %d-dimensional, but %d were indexed", a->ndim, given);
+    return -1;
+}
+
+/* The offset of one element along an axis; -1 with an exception is told apart by *failed. */
+static Py_ssize_t index_offset(SharedArrayObject *a, int axis, PyObject *key, bool *failed) {
+    *failed = true;
+    Py_ssize_t i = PyNumber_AsSsize_t(key, PyExc_IndexError);
+    if (i == -1 && PyErr_Occurred())
+        return -1;
+    Py_ssize_t length = ARRAY_SHAPE(a)[axis];
+    if (i < -length || i >= length) {
+        raise_out_of_bounds(i, axis, length);
+        return -1;
+    }
+    *failed = false;
+    return (i < 0 ? i + length : i) * ARRAY_STRIDES(a)[axis];
+}
+
+static inline bool is_index(PyObject *key) { return PyLong_Check(key) ? !PyBool_Check(key) : PyIndex_Check(key); }
+
+/* Appends what a slice leaves of an axis. */
+static int select_slice(SharedArrayObject *a, int axis, PyObject *key, selection *s) {
+    Py_ssize_t start, stop, step;
+    if (PySlice_Unpack(key, &start, &stop, &step) < 0)
+        return -1;
+    Py_ssize_t length = PySlice_AdjustIndices(ARRAY_SHAPE(a)[axis], &start, &stop, step);
+    Py_ssize_t stride = ARRAY_STRIDES(a)[axis];
+    if (length > 0) /* an empty view stays inside the array */
+        s->data += start * stride;
+    s->shape[s->ndim] = length;
+    /* a step that no second element follows may be too long to be multiplied */
+    s->strides[s->ndim++] = length > 1 ? step * stride : stride;
+    return 0;
+}
+
+static int select_axes(SharedArrayObject *a, int axis, int end, selection *s) {
+    if (s->ndim + (end - axis) > IST_MAX_NDIM) {
+        PyErr_Format(PyExc_IndexError, "number of dimensions must be within [0, %d], indexing result would have %d", IST_MAX_NDIM,
+                     s->ndim + end - axis);
+        return -1;
+    }
+    for (; axis < end; axis++) {
+        s->shape[s->ndim] = ARRAY_SHAPE(a)[axis];
+        s->strides[s->ndim++] = ARRAY_STRIDES(a)[axis];
+    }
+    return 0;
+}
+
+/* How many axes the keys take, and whether an Ellipsis is among them. */
+static int count_keys(SharedArrayObject *a, PyObject *const *keys, Py_ssize_t n, int *axes) {
+    bool ellipsis = false;
+    *axes = 0;
+    for (Py_ssize_t k = 0; k < n; k++) {
+        if (keys[k] == Py_Ellipsis) {
+            if (ellipsis) {
+                PyErr_SetString(PyExc_IndexError, "an index can only have a single ellipsis ('...')");
+                return -1;
+            }
+            ellipsis = true;
+        } else if (is_index(keys[k]) || PySlice_Check(keys[k])) {
+            ++*axes;
+        } else if (keys[k] != Py_None) {
+            return raise_bad_index(keys[k]);
+        }
+    }
+    return *axes > a->ndim ? raise_too_many(a, *axes) : 0;
+}
+
+static int select_keys(SharedArrayObject *a, PyObject *const *keys, Py_ssize_t n, selection *s) {
+    int axis = 0, axes;
+    if (count_keys(a, keys, n, &axes) < 0)
+        return -1;
+    s->element = axes == a->ndim;
+    for (Py_ssize_t k = 0; k < n; k++) {
+        PyObject *key = keys[k];
+        if (key == Py_Ellipsis) {
+            int end = axis + a->ndim - axes;
+            if (select_axes(a, axis, end, s) < 0)
+                return -1;
+            axis = end;
+        } else if (key == Py_None) {
+            if (s->ndim >= IST_MAX_NDIM) {
+                PyErr_Format(PyExc_IndexError, "number of dimensions must be within [0, %d]", IST_MAX_NDIM);
+                return -1;
+            }
+            s->shape[s->ndim] = 1;
+            s->strides[s->ndim++] = 0;
+        } else if (PySlice_Check(key)) {
+            if (s->ndim >= IST_MAX_NDIM)
+                return select_axes(a, axis, axis + 1, s);
+            if (select_slice(a, axis++, key, s) < 0)
+                return -1;
+        } else {
+            bool failed;
+            s->data += index_offset(a, axis++, key, &failed);
+            if (failed)
+                return -1;
+            continue;
+        }
+        s->element = false;
+    }
+    return select_axes(a, axis, a->ndim, s);
+}
+
+static int select_key(SharedArrayObject *a, PyObject *key, selection *s) {
+    s->data = a->data;
+    s->ndim = 0;
+    if (PyTuple_Check(key))
+        return select_keys(a, ((PyTupleObject *)key)->ob_item, PyTuple_GET_SIZE(key), s);
+    return select_keys(a, &key, 1, s);
+}
+
+/* ---- reading ----------------------------------------------------------------------------------------------------------------------- */
+
+static PyObject *get_element(SharedArrayObject *a, const char *item) {
+    if (hold_enter(a, HOLD_SHARED) < 0)
+        return NULL;
+    PyObject *value = dtype_get(a->dtype, item);
+    hold_leave(a, HOLD_SHARED);
+    return value;
+}
+
+PyObject *array_item(PyObject *self, Py_ssize_t i) {
+    SharedArrayObject *a = (SharedArrayObject *)self;
+    if (a->ndim == 0) {
+        raise_too_many(a, 1);
+        return NULL;
+    }
+    if (i < 0 || i >= ARRAY_SHAPE(a)[0]) {
+        if (array_check(a) == 0)
+            raise_out_of_bounds(i, 0, ARRAY_SHAPE(a)[0]);
+        return NULL;
+    }
+    char *data = a->data + i * ARRAY_STRIDES(a)[0];
+    if (a->ndim == 1)
+        return get_element(a, data);
+    return (PyObject *)array_new_view(a, a->dtype, a->ndim - 1, ARRAY_SHAPE(a) + 1, ARRAY_STRIDES(a) + 1, data, 0);
+}
+
+PyObject *array_subscript(PyObject *self, PyObject *key) {
+    SharedArrayObject *a = (SharedArrayObject *)self;
+    if (a->ndim == 1) { /* the common keys, without going through what they could be */
+        if (PySlice_Check(key)) {
+            selection s;
+            s.data = a->data;
+            s.ndim = 0;
+            if (array_check(a) < 0 || select_slice(a, 0, key, &s) < 0)
+                return NULL;
+            return (PyObject *)array_new_view(a, a->dtype, 1, s.shape, s.strides, s.data, 0);
+        }
+        if (PyLong_CheckExact(key)) {
+            bool failed;
+            if (array_check(a) < 0)
+                return NULL;
+            Py_ssize_t offset = index_offset(a, 0, key, &failed);
+            return failed ? NULL : get_element(a, a->data + offset);
+        }
+    }
+    selection s;
+    if (array_check(a) < 0 || select_key(a, key, &s) < 0)
+        return NULL;
+    if (s.element)
+        return get_element(a, s.data);
+    return (PyObject *)array_new_view(a, a->dtype, s.ndim, s.shape, s.strides, s.data, 0);
+}
+
+/* ---- writing ----------------------------------------------------------------------------------------------------------------------- */
+
+static int set_element(SharedArrayObject *a, char *item, PyObject *value) {
+    char converted[16];
+    if (dtype_set(a->dtype, converted, value) < 0 || hold_enter(a, HOLD_WRITER) < 0)
+        return -1;
+    bool readonly = array_readonly(a); /* once more: the value's conversion may have frozen it */
+    if (!readonly)
+        memcpy(item, converted, (size_t)a->dtype->itemsize);
+    hold_leave(a, HOLD_WRITER);
+    if (readonly)
+        PyErr_SetString(PyExc_ValueError, "assignment destination is read-only");
+    return readonly ? -1 : 0;
+}
+
+int array_ass_subscript(PyObject *self, PyObject *key, PyObject *value) {
+    SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_check(a) < 0)
+        return -1;
+    if (value == NULL) {
+        PyErr_SetString(PyExc_TypeError, "cannot delete array elements");
+        return -1;
+    }
+    if (array_readonly(a)) {
+        PyErr_SetString(PyExc_ValueError, "assignment destination is read-only");
+        return -1;
+    }
+    if (a->ndim == 1 && PyLong_CheckExact(key) && is_scalar(value)) {
+        bool failed;
+        Py_ssize_t offset = index_offset(a, 0, key, &failed);
+        return failed ? -1 : set_element(a, a->data + offset, value);
+    }
+    selection s;
+    if (select_key(a, key, &s) < 0)
+        return -1;
+    if (s.element && is_scalar(value))
+        return set_element(a, s.data, value);
+    strided to = {a->dtype, s.data, s.ndim, s.shape, s.strides};
+    return assign(state_of(a), a, &to, value);
+}
+
+/* ---- length and iteration ---------------------------------------------------------------------------------------------------------- */
+
+Py_ssize_t array_length(PyObject *self) {
+    SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_check(a) < 0)
+        return -1;
+    if (a->ndim == 0) {
+        PyErr_SetString(PyExc_TypeError, "len() of unsized object: the array has no dimensions");
+        return -1;
+    }
+    return ARRAY_SHAPE(a)[0];
+}
+
+PyObject *array_iter(PyObject *self) {
+    SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_check(a) < 0)
+        return NULL;
+    if (a->ndim == 0) {
+        PyErr_SetString(PyExc_TypeError, "iteration over a 0-d array");
+        return NULL;
+    }
+    return PySeqIter_New(self); /* by index: nothing is held between two elements, so a release in between is seen */
+}

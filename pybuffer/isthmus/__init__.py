@@ -1,0 +1,109 @@
+"""Memory that no interpreter owns.
+
+A SharedArray lives in a heap that belongs to the process. Every interpreter, message and pickle that uses it owns one
+counted reference; the last one to let go frees it, whoever that is, in whatever order, from whatever thread.
+
+    import isthmus as ist
+
+    a = ist.zeros((1000, 3))
+    with ist.WorkerPool() as pool:  # interpreters of this process, each with a GIL of its own
+        pool.submit(fill, a).result()  # a itself, not a copy
+    numpy.asarray(a)  # not a copy either
+
+Importing this loads the extension module and nothing else: everything that is written in Python comes at first use.
+"""
+
+from ._core import (
+    DetachedError,
+    Error,
+    SegmentGoneError,
+    SegmentInfo,
+    SharedArray,
+    WorkerError,
+    array,
+    asarray,
+    attach,
+    buffer,
+    configure,
+    dtype,
+    empty,
+    empty_like,
+    full,
+    is_shared,
+    segments,
+    set_pickle_lease,
+    stats,
+    sweep,
+    zeros,
+    zeros_like,
+)
+
+__version__ = "0.1.0"
+
+_lazy = {
+    "BrokenWorkerPool": "pool",
+    "Future": "pool",
+    "WorkerPool": "pool",
+    "pickle_by_value": "_pickle",
+}
+
+__all__ = [
+    "BrokenWorkerPool",
+    "DetachedError",
+    "Error",
+    "Future",
+    "SegmentGoneError",
+    "SegmentInfo",
+    "SharedArray",
+    "WorkerError",
+    "WorkerPool",
+    "array",
+    "asarray",
+    "attach",
+    "buffer",
+    "configure",
+    "dtype",
+    "empty",
+    "empty_like",
+    "full",
+    "get_cmake_dir",
+    "get_include",
+    "get_library_dir",
+    "is_shared",
+    "pickle_by_value",
+    "segments",
+    "set_pickle_lease",
+    "stats",
+    "sweep",
+    "zeros",
+    "zeros_like",
+]
+
+
+def __getattr__(name):
+    if name not in _lazy:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_lazy[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *_lazy})
+
+
+def get_include():
+    """The folder to give to a C compiler, for ``#include <isthmus/isthmus.h>``."""
+    return f"{__path__[0]}/include"
+
+
+def get_library_dir():
+    """The folder of libisthmus, which has to be the one this package uses: there is one segment table per process."""
+    return f"{__path__[0]}/lib"
+
+
+def get_cmake_dir():
+    """The folder for CMake's ``find_package(isthmus CONFIG)``: ``-Disthmus_DIR=…``."""
+    return f"{__path__[0]}/lib/cmake/isthmus"

@@ -1,0 +1,296 @@
+/* module.c: isthmus._core: its definition, its state, the exception classes, and what the package says about the process.
+ *
+ * One module object per interpreter, with everything it needs in its state; nothing here is shared between interpreters but constants.
+ * Py_mod_gil isn't declared: that comes with the proof that nothing races without it.
+ */
+#include "array.h"
+
+/* ---- SegmentInfo ------------------------------------------------------------------------------------------------------------------- */
+
+static PyStructSequence_Field info_fields[] = {
+    {"id", "number of the segment's slot; with the generation, its identity in this process"},
+    {"generation", "how many segments the slot had before"},
+    {"kind", "'heap', 'file' or 'foreign' memory"},
+    {"size", "bytes, exactly as asked for"},
+    {"owners", "counted references: one per interpreter's owner, message and lease"},
+    {"exports", "buffers, pins and lent addresses that stand on this interpreter's owner; None where no owner is at hand"},
+    {"frozen", "read-only for everybody, for good"},
+    {"readonly", "frozen, or read-only memory"},
+    {"published", "known to other processes"},
+    {"created_by", "id of the interpreter that made it"},
+    {NULL, NULL},
+};
+
+static PyStructSequence_Desc info_desc = {
+    "isthmus.SegmentInfo",
+    "What the library knows of a segment; a snapshot.",
+    info_fields,
+    10,
+};
+
+static const char *kind_name(uint8_t kind) { return kind == IST_KIND_FILE ? "file" : kind == IST_KIND_FOREIGN ? "foreign" : "heap"; }
+
+PyObject *segment_info_new(core_state *state, const ist_segment_info *info, int64_t exports) {
+    PyObject *result = PyStructSequence_New(state->info_type);
+    if (result == NULL)
+        return NULL;
+    PyObject *values[] = {
+        PyLong_FromUnsignedLong(info->index),
+        PyLong_FromUnsignedLong(info->generation),
+        PyUnicode_FromString(kind_name(info->kind)),
+        PyLong_FromUnsignedLongLong(info->size),
+        PyLong_FromUnsignedLong(info->owners),
+        exports < 0 ? Py_NewRef(Py_None) : PyLong_FromLongLong(exports),
+        PyBool_FromLong(info->frozen),
+        PyBool_FromLong(info->readonly),
+        Py_NewRef(Py_False),
+        PyLong_FromUnsignedLongLong(info->created_by),
+    };
+    bool complete = true;
+    for (Py_ssize_t i = 0; i < (Py_ssize_t)(sizeof values / sizeof *values); i++) {
+        complete &= values[i] != NULL;
+        PyStructSequence_SetItem(result, i, values[i]); /* steals; the dealloc copes with NULL */
+    }
+    if (!complete)
+        Py_CLEAR(result);
+    return result;
+}
+
+/* ---- looking inside ---------------------------------------------------------------------------------------------------------------- */
+
+static PyObject *core_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+    ist_stats s = {.struct_size = sizeof s};
+    int error = ist_stats_read(&s);
+    if (error != 0)
+        return raise_error(state_of_module(module), error, "isthmus.stats");
+    uint64_t orphaned = (uint64_t)block_orphaned();
+    typedef unsigned long long ull;
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:L,s:i,s:K,s:K,s:K,s:K,s:K,s:K}", "allocated", (ull)s.allocated, "mapped",
+                         (ull)s.mapped, "segments", (ull)s.segments, "owners", (ull)s.owners, "exports", (long long)block_exports(),
+                         "leases", (ull)s.leases, "lease_bytes", (ull)s.lease_bytes, "leases_expired", (ull)s.leases_expired, "in_flight",
+                         (long long)s.in_flight, "queues", 0, "leaked", (ull)(s.saturated + orphaned), "saturated", (ull)s.saturated,
+                         "orphaned", (ull)orphaned, "misuses", (ull)s.misuses, "retired", (ull)s.retired, "bytes_copied",
+                         (ull)s.bytes_copied);
+}
+
+static PyObject *core_segments(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+    PyObject *list = PyList_New(0);
+    uint32_t cursor = 0;
+    ist_segment_info room[64];
+    for (size_t n; list != NULL && (n = ist_segments(&cursor, room, sizeof room / sizeof *room)) > 0;) {
+        for (size_t i = 0; list != NULL && i < n; i++) {
+            PyObject *info = segment_info_new(state_of_module(module), &room[i], -1);
+            if (info == NULL || PyList_Append(list, info) < 0)
+                Py_CLEAR(list);
+            Py_XDECREF(info);
+        }
+    }
+    return list;
+}
+
+static PyObject *core_sweep(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
+    size_t leases;
+    Py_BEGIN_ALLOW_THREADS
+    leases = ist_collect();
+    Py_END_ALLOW_THREADS
+    message_report_leases();
+    return PyErr_Occurred() ? NULL : Py_BuildValue("{s:n}", "leases", (Py_ssize_t)leases);
+}
+
+/* A number of bytes; NULL, None: 0. */
+static int parse_bytes(PyObject *object, size_t *bytes) {
+    *bytes = 0;
+    if (object == NULL || object == Py_None)
+        return 0;
+    PyObject *integer = PyNumber_Index(object);
+    if (integer == NULL)
+        return -1;
+    *bytes = PyLong_AsSize_t(integer);
+    Py_DECREF(integer);
+    if (*bytes == (size_t)-1 && PyErr_Occurred()) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_ValueError, "heap_size must be a number of bytes of at least 1 MiB, not %R", object);
+        return -1;
+    }
+    return 0;
+}
+
+/* Seconds; NULL, None: 0, the default. */
+static int parse_seconds(PyObject *object, uint64_t *ns) {
+    *ns = 0;
+    if (object == NULL || object == Py_None)
+        return 0;
+    double seconds = PyFloat_AsDouble(object);
+    if (seconds == -1.0 && PyErr_Occurred())
+        return -1;
+    if (!(seconds > 0 && seconds < 4e9)) {
+        PyErr_Format(PyExc_ValueError, "pickle_lease must be a positive number of seconds, not %R", object);
+        return -1;
+    }
+    *ns = (uint64_t)(seconds * 1e9);
+    return 0;
+}
+
+static PyObject *core_configure(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    static const char *const names[] = {"heap_size", "pickle_lease", "housekeeper"};
+    static const signature parameters = {"configure", 3, 0, 0, names};
+    PyObject *given[3];
+    ist_options options = {.struct_size = sizeof options};
+    if (bind_arguments(&parameters, args, nargs, kwnames, given) < 0 || parse_bytes(given[0], &options.heap_size) < 0 ||
+        parse_seconds(given[1], &options.lease_ns) < 0)
+        return NULL;
+    int housekeeper = given[2] == NULL || given[2] == Py_None ? 1 : PyObject_IsTrue(given[2]);
+    if (housekeeper < 0)
+        return NULL;
+    if (housekeeper == 0)
+        options.flags |= IST_OPTION_NO_HOUSEKEEPER;
+    int error = ist_configure(&options);
+    if (error == -EBUSY) {
+        PyErr_SetString(state_of_module(module)->Error, "isthmus.configure comes too late: the process has made its first segment already");
+        return NULL;
+    }
+    if (error == -EINVAL) {
+        PyErr_Format(PyExc_ValueError, "heap_size must be a number of bytes of at least 1 MiB, not %zu", options.heap_size);
+        return NULL;
+    }
+    if (error != 0)
+        return raise_error(state_of_module(module), error, "isthmus.configure");
+    Py_RETURN_NONE;
+}
+
+/* For the package's own transports that are written in Python. */
+static PyObject *core_count_copied(PyObject *Py_UNUSED(module), PyObject *nbytes) {
+    size_t n = PyLong_AsSize_t(nbytes);
+    if (n == (size_t)-1 && PyErr_Occurred())
+        return NULL;
+    ist_count_copied(n);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef core_functions[] = {
+    {"_count_copied", core_count_copied, METH_O, NULL},
+    {"stats", core_stats, METH_NOARGS,
+     PyDoc_STR("stats($module, /)\n--\n\nWhat the process has, as a dict of numbers; each is a snapshot of its own. allocated, mapped and\n"
+               "lease_bytes are bytes; bytes_copied counts the array bytes that were copied rather than passed by reference.")},
+    {"segments", core_segments, METH_NOARGS,
+     PyDoc_STR("segments($module, /)\n--\n\nThe process's live segments, a list of SegmentInfo in no order.")},
+    {"sweep", core_sweep, METH_NOARGS,
+     PyDoc_STR(
+         "sweep($module, /)\n--\n\nDrops pickle leases whose time is up and gives unused memory back to the system, now. A dict of what was dropped.")},
+    {"configure", KEYWORDS(core_configure),
+     PyDoc_STR(
+         "configure($module, /, *, heap_size=None, pickle_lease=None, housekeeper=True)\n--\n\n"
+         "Options of the process, before its first array: the heap's limit in bytes (default 64 GiB of address space), how long a pickle\n"
+         "keeps its array in seconds (300), and whether the housekeeper thread may run. isthmus.Error when it is too late.")},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---- exec -------------------------------------------------------------------------------------------------------------------------- */
+
+static PyObject *new_error(PyObject *module, const char *name, const char *doc, PyObject *first, PyObject *second) {
+    PyObject *bases = second == NULL ? Py_NewRef(first) : PyTuple_Pack(2, first, second);
+    if (bases == NULL)
+        return NULL;
+    char full[64];
+    PyOS_snprintf(full, sizeof full, "isthmus.%s", name);
+    PyObject *class = PyErr_NewExceptionWithDoc(full, doc, bases, NULL);
+    Py_DECREF(bases);
+    if (class != NULL && PyModule_AddObjectRef(module, name, class) < 0)
+        Py_CLEAR(class);
+    return class;
+}
+
+static int errors_init(PyObject *module, core_state *state) {
+    state->Error = new_error(module, "Error", "What isthmus raises by itself.", PyExc_Exception, NULL);
+    if (state->Error == NULL)
+        return -1;
+    state->SegmentGoneError =
+        new_error(module, "SegmentGoneError", "A token or pickle whose segment is gone: its last owner has let go, or the lease ended.",
+                  state->Error, PyExc_LookupError);
+    state->DetachedError = new_error(module, "DetachedError", "Use of a handle that was released or moved away, or inherited through fork.",
+                                     state->Error, PyExc_ValueError);
+    state->WorkerError = new_error(module, "WorkerError", "A worker failed; the text has its traceback.", state->Error, PyExc_RuntimeError);
+    return state->SegmentGoneError == NULL || state->DetachedError == NULL || state->WorkerError == NULL ? -1 : 0;
+}
+
+static int info_init(PyObject *module, core_state *state) {
+    state->info_type = PyStructSequence_NewType(&info_desc);
+    return state->info_type == NULL ? -1 : PyModule_AddType(module, state->info_type);
+}
+
+static int core_exec(PyObject *module) {
+    core_state *state = state_of_module(module);
+    state->interpreter = PyInterpreterState_GetID(PyInterpreterState_Get());
+    if (state->interpreter < 0)
+        return -1;
+    state->block = block_join(module);
+    if (state->block == NULL)
+        return -1;
+    if (errors_init(module, state) < 0 || info_init(module, state) < 0 || dtype_init(module, state) < 0 || array_init(module, state) < 0 ||
+        PyModule_AddFunctions(module, core_functions) < 0 || PyModule_AddFunctions(module, create_functions) < 0 ||
+        PyModule_AddFunctions(module, asarray_functions) < 0 || message_init(module, state) < 0 || worker_init(module, state) < 0)
+        return -1;
+    return xid_register(state); /* last: from here on arrays may come in */
+}
+
+/* ---- state ------------------------------------------------------------------------------------------------------------------------- */
+
+static int core_traverse(PyObject *module, visitproc visit, void *arg) {
+    core_state *state = state_of_module(module);
+    Py_VISIT(state->array_type);
+    Py_VISIT(state->dtype_type);
+    Py_VISIT(state->worker_type);
+    Py_VISIT(state->info_type);
+    Py_VISIT(state->Error);
+    Py_VISIT(state->SegmentGoneError);
+    Py_VISIT(state->DetachedError);
+    Py_VISIT(state->WorkerError);
+    Py_VISIT(state->rebuild);
+    for (int i = 0; i < IST_TYPE_CODES; i++)
+        Py_VISIT(state->dtypes[i]);
+    return 0;
+}
+
+static int core_clear(PyObject *module) {
+    core_state *state = state_of_module(module);
+    for (int i = 0; i < IST_TYPE_CODES; i++)
+        Py_CLEAR(state->dtypes[i]);
+    Py_CLEAR(state->rebuild);
+    Py_CLEAR(state->array_type);
+    Py_CLEAR(state->dtype_type);
+    Py_CLEAR(state->worker_type);
+    Py_CLEAR(state->info_type);
+    Py_CLEAR(state->Error);
+    Py_CLEAR(state->SegmentGoneError);
+    Py_CLEAR(state->DetachedError);
+    Py_CLEAR(state->WorkerError);
+    return 0;
+}
+
+static void core_free(void *module) {
+    core_state *state = state_of_module(module);
+    core_clear(module);
+    block_release(state->block);
+    state->block = NULL;
+}
+
+static PyModuleDef_Slot core_slots[] = {
+    {Py_mod_exec, core_exec},
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+    {0, NULL},
+};
+
+struct PyModuleDef core_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "isthmus._core",
+    .m_doc = "SharedArray and what goes with it; use it by way of the package isthmus.",
+    .m_size = sizeof(core_state),
+    .m_methods = NULL,
+    .m_slots = core_slots,
+    .m_traverse = core_traverse,
+    .m_clear = core_clear,
+    .m_free = core_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void);
+PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&core_module); }
