@@ -342,18 +342,15 @@ static int log_expired(uint64_t expired) {
 }
 
 void message_report_leases(void) {
-    ist_stats stats = {.struct_size = sizeof stats};
-    if (ist_stats_read(&stats) < 0)
-        return;
+    uint64_t expired = ist_lease_expired();
     /* relaxed, here and below: the exchange alone decides which of two threads reports a number; nothing else hangs on it */
     uint64_t reported = atomic_load_explicit(&leases_reported, memory_order_relaxed);
     do {
-        if (stats.leases_expired <= reported)
+        if (expired <= reported)
             return;
-    } while (!atomic_compare_exchange_weak_explicit(&leases_reported, &reported, stats.leases_expired, memory_order_relaxed,
-                                                    memory_order_relaxed));
+    } while (!atomic_compare_exchange_weak_explicit(&leases_reported, &reported, expired, memory_order_relaxed, memory_order_relaxed));
     PyObject *raised = PyErr_GetRaisedException(); /* what goes wrong in somebody's log handler isn't this caller's affair */
-    if (log_expired(stats.leases_expired - reported) < 0)
+    if (log_expired(expired - reported) < 0)
         PyErr_WriteUnraisable(NULL);
     PyErr_SetRaisedException(raised);
 }
