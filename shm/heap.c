@@ -107,17 +107,19 @@ static bool hook_merge(extent_hooks_t *hooks, void *a, size_t a_size, void *b, s
 /* ---- opening */
 
 static size_t parse_size(const char *text) {
+    if (*text < '0' || *text > '9') /* strtoull would take spaces, and turn -5 into a huge number */
+        return 0;
     char *end;
     errno = 0;
     unsigned long long n = strtoull(text, &end, 10);
     int shift = 0;
     if (*end != '\0') {
         const char *units = "KMGT", *unit = strchr(units, *end & ~0x20);
-        if (unit == NULL || end[1] != '\0')
+        if (unit == NULL || *unit == '\0' || end[1] != '\0') /* strchr finds the end of the units for a space */
             return 0;
         shift = 10 * (int)(unit - units + 1);
     }
-    if (errno != 0 || text[0] == '-' || n > SIZE_MAX >> shift)
+    if (errno != 0 || n > SIZE_MAX / 2 >> shift)
         return 0;
     return (size_t)(n << shift);
 }
