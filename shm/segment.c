@@ -209,15 +209,16 @@ static void end(ist_slot *slot, uint32_t generation) {
 #endif
 
 /* The count went wrong: from now on the segment lives for ever, which is the lesser harm. */
-static void saturate(ist_slot *slot, uint64_t old) {
+static void saturate(ist_slot *slot) {
     MISUSE();
     uint64_t state = atomic_load_explicit(&slot->state, memory_order_relaxed), stay;
     do
         stay = (uint64_t)IST_OWNERS_SATURATED << 32 | (uint32_t)state;
     /* relaxed: nothing is freed any more, so nothing has to be seen */
     while (!atomic_compare_exchange_weak_explicit(&slot->state, &state, stay, memory_order_relaxed, memory_order_relaxed));
-    /* the first one counts: 0 just underflowed, the limit was just reached; around the saturated value it has been counted */
-    if (owners_of(old) == 0 || owners_of(old) < IST_OWNERS_SATURATED - (1u << 28))
+    /* Whose exchange brought it there counts it: several may have noticed, each by an old value of its own. Steps of handles in use after
+     * that keep it near. */
+    if (owners_of(state) - (IST_OWNERS_SATURATED - (1u << 28)) > 1u << 29)
         atomic_fetch_add_explicit(&saturated, 1, memory_order_relaxed);
 }
 
@@ -232,7 +233,7 @@ void ist_segment_retain_slow(ist_segment s, uint64_t old) {
     if (generation_of(old) != s.generation)
         put_back(s.slot, (uint64_t)0 - IST_ONE_OWNER);
     else
-        saturate(s.slot, old);
+        saturate(s.slot);
 }
 
 void ist_segment_release_slow(ist_segment s, uint64_t old) {
@@ -247,7 +248,7 @@ void ist_segment_release_slow(ist_segment s, uint64_t old) {
     } else if (generation_of(old) != s.generation)
         put_back(s.slot, IST_ONE_OWNER);
     else
-        saturate(s.slot, old);
+        saturate(s.slot);
 }
 
 #ifdef IST_DEBUG
