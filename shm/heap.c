@@ -370,6 +370,8 @@ int ist_configure(const ist_options *o) {
     if (o == NULL || o->struct_size < sizeof *o || (o->flags & ~IST_OPTION_NO_HOUSEKEEPER) != 0 ||
         (o->heap_size != 0 && (o->heap_size < MINIMUM_SIZE || o->heap_size > SIZE_MAX / 2)))
         return -EINVAL;
+    if (ist_epoch() == 0)
+        return -ENOTRECOVERABLE;
     pthread_mutex_lock(&mutex);
     int error = live_heap() != NULL ? -EBUSY : 0;
     if (error == 0) {

@@ -468,8 +468,10 @@ size_t ist_segments(uint32_t *cursor, ist_segment_info *out, size_t room) {
 /* ---- statistics */
 
 int ist_stats_read(ist_stats *stats) {
-    if (stats == NULL || stats->struct_size < sizeof *stats)
+    if (stats == NULL || stats->struct_size != sizeof *stats)
         return -EINVAL;
+    if (ist_epoch() == 0)
+        return -ENOTRECOVERABLE; /* as in lease.c: the locks may be held by threads that aren't here */
     uint64_t sums[ISTI_COUNTERS];
     isti_counters_read(sums);
     /* what the slots tell is counted here rather than by every create and release */
