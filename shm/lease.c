@@ -184,9 +184,9 @@ static size_t strike_until(uint64_t now, struct lease **gone) {
 /* What only leases hold stays below a quarter of the heap: the oldest go. Whether another owner is left is only looked at, which is enough
  * here: a lease too many or too few that ends early is a bound kept too well or too badly for a moment, never memory freed too early. */
 static void keep_bound(struct lease **gone) {
-    uint64_t bound = ist_heap_size() / 4, alone = 0;
-    if (table.bytes <= bound)
-        return;
+    uint64_t size = ist_heap_size(), bound = size / 4, alone = 0;
+    if (size == 0 || table.bytes <= bound)
+        return; /* no heap yet: what is leased is wrapped memory and files */
     ist_segment_info info;
     for (struct lease *l = table.oldest; l != NULL; l = l->younger) {
         ist_segment_read_info(l->segment, &info);
@@ -262,7 +262,11 @@ int ist_lease_take(ist_segment s, uint64_t *number) {
 }
 
 void ist_lease_strike(const ist_token *token, uint64_t number) {
+    uint8_t id[16];
     uint32_t index, generation;
+    /* numbers and slots are small in every process: another domain's token may well name both */
+    if (ist_domain_id(id) != 0 || memcmp(token->bytes, id, sizeof id) != 0)
+        return;
     memcpy(&index, token->bytes + 16, 4);
     memcpy(&generation, token->bytes + 20, 4);
     struct lease *gone = NULL;
@@ -283,6 +287,8 @@ int ist_lease_load(const ist_token *token, uint64_t number, ist_segment *out) {
 }
 
 size_t ist_lease_expire(void) {
+    if (ist_epoch() == 0)
+        return 0; /* a child without handlers: the mutex may be held by a thread that isn't here */
     struct lease *gone = NULL;
     pthread_mutex_lock(&mutex);
     size_t count = strike_until(isti_os.now(), &gone);
