@@ -6,6 +6,7 @@
  * chain is one thread's `rest`, which it uses up from the front.
  *
  *   every slot below `high` is live, in one magazine, in one chain, in one thread's rest, in one thread's hand, or retired for ever
+ *   (in a forked child also: lost, as other threads had it in magazines or chains)
  */
 #include "slab.h"
 
@@ -132,4 +133,10 @@ void isti_slab_return(struct isti_thread *t) {
     if (t->rest != NULL)
         push_chain(t->rest);
     t->rest = NULL;
+}
+
+void isti_slab_fork_child(void) {
+    /* relaxed: the child has one thread */
+    uint64_t head = atomic_load_explicit(&stack, memory_order_relaxed);
+    atomic_store_explicit(&stack, ((head >> 32) + 1) << 32, memory_order_relaxed);
 }

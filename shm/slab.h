@@ -60,6 +60,10 @@ static inline void isti_slab_put(struct isti_thread *t, struct ist_slot *slot) {
 /* All slots of a thread go to the global stack: it ends. */
 void isti_slab_return(struct isti_thread *t);
 
+/* Forgets the free slots that other threads had or may have been pushing: what they were about to store isn't in the child's copy. Address
+ * space is all that this costs, and only in the child. */
+void isti_slab_fork_child(void);
+
 /* One past the highest index ever handed out. */
 uint32_t isti_slab_high(void);
 

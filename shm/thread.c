@@ -89,19 +89,20 @@ void isti_thread_fork_prepare(void) { pthread_mutex_lock(&mutex); }
 
 void isti_thread_fork_parent(void) { pthread_mutex_unlock(&mutex); }
 
-/* The other threads don't exist here: their blocks go, with the slots in their magazines (a few, in a child, once). */
+/* The other threads don't exist here: their blocks go, with the slots in their magazines. They may have been between
+ * two stores, the count of a magazine moved on and its last place still naming a slot that is in use. */
 void isti_thread_fork_child(void) {
     pthread_mutex_init(&mutex, NULL);
     struct isti_thread *t = threads;
     while (t != NULL) {
         struct isti_thread *next = t->next;
         if (t != isti_local.thread) {
-            isti_slab_return(t);
             retire(t);
             isti_os.free(t);
         }
         t = next;
     }
+    isti_slab_fork_child();
     /* nothing is under way to the child */
     atomic_store_explicit(&totals[ISTI_IN_FLIGHT], 0, memory_order_relaxed);
     if (isti_local.thread != NULL)
