@@ -13,7 +13,7 @@ set -euo pipefail
 packages=(
   gcc libc6-dev make cmake ninja-build pkgconf bzip2 libcriterion-dev
   python3.14-dev python3.14-venv python3.15-dev python3.15-venv
-  python3-numpy python3-pytest python3-pytest-timeout python3-hypothesis
+  python3-numpy python3-pytest python3-pytest-timeout python3-hypothesis python3-cloudpickle
   herdtools7 spin
 )
 key=$(printf '%s\n' "${packages[@]}" "$(uname -m)" | sha256sum | cut -c 1-8)
@@ -76,6 +76,9 @@ make_root() {
     if bootstrap "$suite" "$work/$suite" >"$work/log" 2>&1; then
       if [[ -d $root ]]; then mv "$root" "$work/old"; fi
       mv "$work/$suite" "$root"
+      # What earlier lists of packages made, once it is too old to be used.
+      find "$CACHE" -maxdepth 2 -path '*/debian-testing-*/.made' -mtime +30 -printf '%h\0' |
+        while read -rd '' old; do remove_tree "$old"; done
       return
     fi
     tail -n 5 "$work/log" >&2
