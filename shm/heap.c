@@ -287,10 +287,16 @@ static int bind_thread(struct isti_thread *t) {
     return 0;
 }
 
-static void *allocate(size_t size, uint32_t flags) {
+/* In a destructor of a thread's key that runs after jemalloc's own, the thread is bound to nothing any more: jemalloc serves it from arena 0,
+ * whatever is asked for. Such a block is not in the window, has no place in the tables, and isn't given out. */
+static void *allocate(const struct isti_window *w, size_t size, uint32_t flags) {
     char *block = isti_os.mallocx(isti_heap_rounded(size), (flags & IST_ZERO) && !ISTI_POISONS ? MALLOCX_ZERO : 0);
     if (block == NULL)
         return NULL;
+    if (!isti_window_contains(w, block)) {
+        ist_je_sdallocx(block, isti_heap_rounded(size), 0);
+        return NULL;
+    }
     if (ISTI_POISONS) {
         isti_unpoison(block, size);
         isti_poison(block + size, isti_heap_rounded(size) - size);
@@ -307,12 +313,12 @@ void *isti_heap_alloc_slow(struct isti_thread *t, size_t size, uint32_t flags, u
     *error = -ENOMEM;
     if (size > w->size)
         return NULL;
-    char *block = allocate(size, flags);
+    char *block = allocate(w, size, flags);
     if (block == NULL) {
         /* leases may hold what is missing, and pages in this thread's cache may join their neighbours */
         ist_lease_expire();
         isti_heap_purge();
-        block = allocate(size, flags);
+        block = allocate(w, size, flags);
         if (block == NULL)
             return NULL;
     }

@@ -58,10 +58,12 @@ static inline void *isti_heap_alloc(struct isti_thread *t, size_t size, uint32_t
     /* H2: the epoch, before jemalloc. In epoch 0 no thread is bound */
     if (__builtin_expect(!ISTI_POISONS && t->heap_epoch == ist_epoch() && flags == 0 && size <= w->size, 1)) {
         void *block = isti_os.mallocx(isti_heap_rounded(size), 0);
-        if (__builtin_expect(block != NULL, 1)) {
+        if (__builtin_expect(block != NULL && isti_window_contains(w, block), 1)) {
             isti_window_enter(w, block, index);
             return block;
         }
+        if (block != NULL) /* of another arena: see allocate in heap.c */
+            ist_je_sdallocx(block, isti_heap_rounded(size), 0);
     }
     return isti_heap_alloc_slow(t, size, flags, index, error);
 }
