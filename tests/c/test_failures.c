@@ -1,0 +1,339 @@
+/* test_failures.c: every call to the system and every allocation fails once, over a full cycle of what the library does.
+ *
+ * The table isti_os is replaced by one that counts its calls and fails the n-th, for n = 1, 2, … until a cycle ends before n is reached.
+ * Each n runs in a child that hasn't used the library yet, so the making of its heap, tables and threads is part of the cycle. Afterwards a
+ * cycle without failures has to succeed as a whole, and what is left over has to be what a child without any failure leaves.
+ *
+ * Everything runs in one thread and on a clock that only the housekeeper's sleep moves, so that n names the same call each time.
+ */
+#include "harness.h"
+#include "os.h"
+
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <isthmus/lease.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+typedef enum mode { ONCE, FROM_THEN_ON, OLD_KERNEL } mode;
+static const char *const mode_names[] = {"once", "from then on", "once, without MADV_POPULATE_WRITE"};
+
+static struct isti_os real;
+static mode how;
+static unsigned calls, fail_at; /* 0: none */
+static long blocks, mappings, files;
+static uint64_t clock_now = 1000000000;
+static void *(*housekeeper)(void *);
+static void *housekeeper_argument;
+
+static bool fails(void) {
+    calls++;
+    return fail_at != 0 && (how == FROM_THEN_ON ? calls >= fail_at : calls == fail_at);
+}
+
+static int failed(int error) {
+    errno = error;
+    return -1;
+}
+
+static int f_memfd_create(const char *name, unsigned flags) {
+    if (fails())
+        return failed(EMFILE);
+    int fd = real.memfd_create(name, flags);
+    files += fd >= 0;
+    return fd;
+}
+static int f_ftruncate(int fd, off_t size) { return fails() ? failed(EIO) : real.ftruncate(fd, size); }
+static int f_add_seals(int fd, int seals) { return fails() ? failed(EPERM) : real.add_seals(fd, seals); }
+static int f_fstat(int fd, struct stat *st) { return fails() ? failed(EIO) : real.fstat(fd, st); }
+static int f_fallocate(int fd, int flags, off_t offset, off_t size) {
+    return fails() ? failed(ENOMEM) : real.fallocate(fd, flags, offset, size);
+}
+/* An end that fails has ended it nevertheless: else the leak would be the system's. */
+static int f_close(int fd) {
+    files--;
+    int result = real.close(fd);
+    return fails() ? failed(EINTR) : result;
+}
+static void *f_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset) {
+    if (fails()) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    void *block = real.mmap(address, size, protection, flags, fd, offset);
+    mappings += block != MAP_FAILED;
+    return block;
+}
+static int f_munmap(void *address, size_t size) {
+    mappings--;
+    int result = real.munmap(address, size);
+    return fails() ? failed(ENOMEM) : result;
+}
+static int f_madvise(void *address, size_t size, int advice) {
+    if (fails())
+        return failed(ENOMEM);
+    if (how == OLD_KERNEL && advice == 23 /* MADV_POPULATE_WRITE */)
+        return failed(EINVAL);
+    return real.madvise(address, size, advice);
+}
+static int f_msync(void *address, size_t size, int flags) { return fails() ? failed(EIO) : real.msync(address, size, flags); }
+static int f_getrlimit(int resource, struct rlimit *limit) { return fails() ? failed(EFAULT) : real.getrlimit(resource, limit); }
+static ssize_t f_getrandom(void *bytes, size_t size, unsigned flags) {
+    return fails() ? failed(ENOSYS) : real.getrandom(bytes, size > 5 ? 5 : size, flags); /* in pieces, as the system may */
+}
+static uint64_t f_now(void) { return clock_now; }
+static void f_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline) {
+    (void)word, (void)expected;
+    CHECK(deadline != UINT64_MAX, "an endless sleep");
+    clock_now = deadline > clock_now ? deadline : clock_now;
+}
+static void f_futex_wake(_Atomic(uint32_t) *word, int waiters) { (void)word, (void)waiters; }
+static int f_thread_create(void *(*run)(void *), void *argument) {
+    if (fails())
+        return EAGAIN;
+    CHECK(housekeeper == NULL, "two housekeepers");
+    housekeeper = run;
+    housekeeper_argument = argument;
+    return 0;
+}
+static void *f_calloc(size_t count, size_t size) {
+    if (fails())
+        return NULL;
+    void *block = real.calloc(count, size);
+    blocks += block != NULL;
+    return block;
+}
+static void f_free(void *block) {
+    blocks -= block != NULL;
+    real.free(block);
+}
+static bool many_alike; /* a loop of allocations that fail as one another do: not counted */
+static void *f_mallocx(size_t size, int flags) { return !many_alike && fails() ? NULL : real.mallocx(size, flags); }
+
+static void replace_all(void) {
+    real = isti_os;
+    isti_os = (struct isti_os){
+        .memfd_create = f_memfd_create,
+        .ftruncate = f_ftruncate,
+        .add_seals = f_add_seals,
+        .fstat = f_fstat,
+        .fallocate = f_fallocate,
+        .close = f_close,
+        .mmap = f_mmap,
+        .munmap = f_munmap,
+        .madvise = f_madvise,
+        .msync = f_msync,
+        .getrlimit = f_getrlimit,
+        .getrandom = f_getrandom,
+        .now = f_now,
+        .futex_wait = f_futex_wait,
+        .futex_wake = f_futex_wake,
+        .thread_create = f_thread_create,
+        .calloc = f_calloc,
+        .free = f_free,
+        .mallocx = f_mallocx,
+    };
+    for (size_t i = 0; i < sizeof isti_os / sizeof(void *); i++)
+        CHECK(((void **)(void *)&isti_os)[i] != NULL, "a member of isti_os that this test doesn't know");
+}
+
+/* ---- the cycle */
+
+static bool must_succeed;
+static int file; /* 3 pages */
+static int wrapped, destroyed;
+
+/* Did this step succeed? If it may fail, then with an error that has a text. */
+static bool ok(int result, const char *step) {
+    if (result == 0)
+        return true;
+    CHECK(!must_succeed, "%s: %s", step, ist_strerror(result));
+    CHECK(result < 0 && strcmp(ist_strerror(result), "unknown error") != 0, "%s gives %d", step, result);
+    return false;
+}
+#define OK(call) ok(call, #call)
+
+static void destroy(void *ctx, void *data, size_t size) {
+    (void)ctx, (void)data, (void)size;
+    destroyed++;
+}
+
+static void create(ist_segment *s, size_t size, uint32_t flags) {
+    if (!OK(ist_segment_create(size, flags, s)))
+        return;
+    unsigned char *data = ist_segment_data(*s);
+    for (size_t i = 0; flags & IST_ZERO && i < size; i++)
+        CHECK(data[i] == 0);
+    test_fill(data, size, size);
+}
+
+static void share(ist_segment s) {
+    ist_token token;
+    ist_segment other;
+    if (ist_segment_is_null(s) || !OK(ist_segment_token(s, &token)))
+        return;
+    if (OK(ist_segment_acquire(&token, &other))) {
+        CHECK_EQ(test_owners(s), 2);
+        ist_segment_release(other);
+    }
+    ist_segment_info info;
+    ist_segment_read_info(s, &info);
+    if (info.kind == IST_KIND_HEAP && OK(ist_segment_acquire_address(ist_segment_data(s), &other)))
+        ist_segment_release(other);
+    OK(ist_segment_freeze(s));
+}
+
+static void lease(ist_segment s) {
+    uint64_t number;
+    ist_token token;
+    ist_segment loaded;
+    if (ist_segment_is_null(s))
+        return;
+    if (OK(ist_lease_take(s, &number)) && OK(ist_segment_token(s, &token)) && OK(ist_lease_load(&token, number, &loaded)))
+        ist_segment_release(loaded);
+    if (OK(ist_lease_take(s, &number)) && OK(ist_segment_token(s, &token)))
+        ist_lease_strike(&token, number);
+    OK(ist_lease_take(s, &number)); /* this one runs out */
+}
+
+static void *in_thread(void *unused) {
+    (void)unused;
+    ist_segment s = {0};
+    create(&s, 300, IST_ZERO);
+    share(s);
+    lease(s);
+    ist_segment_release(s);
+    return NULL;
+}
+
+static void cycle(void) {
+    enum { COUNT = 9 };
+    static char outside[64];
+    ist_segment s[COUNT] = {{0}};
+    create(&s[0], 100, 0);
+    create(&s[1], 5000, IST_ZERO);
+    create(&s[2], 20000, IST_PREFAULT);
+    create(&s[3], 1 << 20, IST_ZERO);
+    create(&s[4], 0, 0);
+    if (OK(ist_segment_wrap(outside, sizeof outside, destroy, NULL, 0, &s[5])))
+        wrapped++;
+    OK(ist_segment_map(file, 100, 5000, 0, &s[6]));
+    if (!ist_segment_is_null(s[6]))
+        OK(ist_segment_sync(s[6]));
+    OK(ist_segment_map(file, 4096, 4096, IST_PRIVATE, &s[7]));
+    OK(ist_segment_map(file, 0, 1, IST_READONLY, &s[8]));
+    for (int i = 0; i < COUNT; i++)
+        share(s[i]);
+    lease(s[0]);
+    lease(s[5]);
+    lease(s[6]);
+    test_join(test_thread(in_thread, NULL));
+    many_alike = true;
+    for (int i = 0; i < 200; i++) { /* enough to look for work that no housekeeper does */
+        ist_segment more = {0};
+        create(&more, 64, 0);
+        ist_segment_release(more);
+    }
+    many_alike = false;
+    ist_collect();
+    ist_stats stats = {.struct_size = sizeof stats};
+    OK(ist_stats_read(&stats));
+    for (int i = 0; i < COUNT; i++)
+        if (i < 5 && !ist_segment_is_null(s[i]))
+            CHECK(test_filled(ist_segment_data(s[i]), ist_segment_size(s[i]), ist_segment_size(s[i])));
+    for (int i = 0; i < COUNT; i++)
+        ist_segment_release(s[i]);
+    if (housekeeper != NULL) {
+        housekeeper(housekeeper_argument); /* until nothing is due */
+        housekeeper = NULL;
+    } else {
+        clock_now += UINT64_C(400) * 1000000000;
+        ist_lease_expire();
+    }
+    ist_collect();
+}
+
+/* Nobody owns anything any more. */
+static void check_empty(void) {
+    ist_stats stats = test_stats();
+    CHECK_EQ(stats.segments, 0);
+    CHECK_EQ(stats.allocated, 0);
+    CHECK_EQ(stats.owners, 0);
+    CHECK_EQ(stats.leases, 0);
+    CHECK_EQ(stats.lease_bytes, 0);
+    CHECK_EQ(stats.saturated + stats.misuses, 0);
+    CHECK_EQ(wrapped, destroyed);
+}
+
+struct outcome {
+    unsigned calls; /* of a cycle, as far as it came */
+    bool done;
+    long blocks, mappings, files;
+};
+
+struct attempt {
+    mode how;
+    unsigned fail_at;
+    struct outcome *outcome; /* shared */
+};
+
+static void run(void *argument) {
+    const struct attempt *a = argument;
+    replace_all();
+    how = a->how;
+    fail_at = a->fail_at;
+    cycle();
+    a->outcome->calls = calls;
+    fail_at = 0;
+    check_empty();
+    must_succeed = true;
+    cycle();
+    check_empty();
+    a->outcome->blocks = blocks;
+    a->outcome->mappings = mappings;
+    a->outcome->files = files;
+    cycle(); /* and a cycle leaves nothing */
+    check_empty();
+    CHECK_EQ(blocks, a->outcome->blocks);
+    CHECK_EQ(mappings, a->outcome->mappings);
+    CHECK_EQ(files, a->outcome->files);
+    a->outcome->done = true;
+}
+
+static struct outcome attempt(mode m, unsigned n) {
+    static struct outcome *shared;
+    if (shared == NULL)
+        shared = test_shared(sizeof *shared);
+    memset(shared, 0, sizeof *shared);
+    struct attempt a = {.how = m, .fail_at = n, .outcome = shared};
+    int status = test_in_child(run, &a, 60);
+    CHECK(status == 0 && shared->done, "call %u failing (%s): wait status %#x", n, mode_names[m], status);
+    return *shared;
+}
+
+static void sweep(mode m) {
+    file = memfd_create("mapped", MFD_CLOEXEC);
+    CHECK(file >= 0 && ftruncate(file, 3 * 4096) == 0);
+    struct outcome clean = attempt(m, 0);
+    CHECK(clean.calls > 40, "%u calls", clean.calls);
+    CHECK_EQ(clean.files, 1); /* the heap's */
+    unsigned n = 1;
+    for (;; n++) {
+        struct outcome outcome = attempt(m, n);
+        CHECK(outcome.blocks == clean.blocks && outcome.mappings == clean.mappings && outcome.files == clean.files,
+              "call %u failing (%s): %+ld blocks, %+ld mappings, %+ld files", n, mode_names[m], outcome.blocks - clean.blocks,
+              outcome.mappings - clean.mappings, outcome.files - clean.files);
+        if (outcome.calls < n)
+            break;
+    }
+    CHECK(n > clean.calls || m == FROM_THEN_ON, "the sweep ended at %u of %u", n - 1, clean.calls);
+    printf("sweep of failing calls, %s: %u\n", mode_names[m], n - 1);
+    fflush(stdout);
+    close(file);
+}
+
+Test(failures, each_call_once, .timeout = 280) { sweep(ONCE); }
+Test(failures, each_call_and_all_after_it, .timeout = 280) { sweep(FROM_THEN_ON); }
+Test(failures, each_call_once_on_an_old_kernel, .timeout = 280) { sweep(OLD_KERNEL); }

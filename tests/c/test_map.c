@@ -1,0 +1,157 @@
+/* test_map.c: mapped files. */
+#include "harness.h"
+
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { SIZE = 5 * 4096 + 123 };
+static unsigned char content[SIZE];
+
+/* A file on a real file system, as msync of a memfd does nothing; unlinked already. */
+static int make_file(void) {
+    FILE *file = tmpfile();
+    CHECK(file != NULL);
+    int fd = dup(fileno(file));
+    fclose(file);
+    test_fill(content, SIZE, 12345);
+    CHECK_EQ(write(fd, content, SIZE), SIZE);
+    return fd;
+}
+
+static int map_fails(int fd, uint64_t offset, size_t size, uint32_t flags) {
+    ist_segment untouched = {.generation = 77}, s = untouched;
+    int error = ist_segment_map(fd, offset, size, flags, &s);
+    CHECK(memcmp(&s, &untouched, sizeof s) == 0, "*out was written");
+    return error;
+}
+
+Test(map, any_offset_and_size) {
+    int fd = make_file();
+    const uint64_t offsets[] = {0, 1, 63, 4095, 4096, 4097, 8191, 3 * 4096 + 7, SIZE - 1};
+    for (size_t i = 0; i < sizeof offsets / sizeof *offsets; i++)
+        for (size_t size = 1; size <= SIZE - offsets[i]; size = size * 3 + 1)
+            for (uint32_t flags = 0; flags <= (IST_READONLY | IST_PRIVATE); flags += 4) {
+                ist_segment s;
+                CHECK_EQ(ist_segment_map(fd, offsets[i], size, flags, &s), 0);
+                CHECK_EQ(ist_segment_size(s), size);
+                CHECK_EQ(memcmp(ist_segment_data(s), content + offsets[i], size), 0);
+                CHECK_EQ(ist_segment_is_readonly(s), (flags & IST_READONLY) != 0);
+                ist_segment_info info;
+                ist_segment_read_info(s, &info);
+                CHECK_EQ(info.kind, IST_KIND_FILE);
+                ist_segment_release(s);
+            }
+    ist_segment s; /* to the very end, from nearly the end */
+    CHECK_EQ(ist_segment_map(fd, 5 * 4096 + 5, 118, 0, &s), 0);
+    CHECK_EQ(((unsigned char *)ist_segment_data(s))[117], content[SIZE - 1]);
+    close(fd); /* the mapping stays */
+    CHECK_EQ(((unsigned char *)ist_segment_data(s))[0], content[5 * 4096 + 5]);
+    ist_token token = test_token(s);
+    ist_segment_release(s);
+    CHECK_EQ(ist_segment_acquire(&token, &s), -ESTALE);
+    CHECK_EQ(test_stats().segments, 0);
+}
+
+Test(map, beyond_the_end) {
+    int fd = make_file();
+    CHECK_EQ(map_fails(fd, 0, SIZE + 1, 0), -EINVAL);
+    CHECK_EQ(map_fails(fd, 1, SIZE, 0), -EINVAL);
+    CHECK_EQ(map_fails(fd, SIZE, 1, 0), -EINVAL);
+    CHECK_EQ(map_fails(fd, SIZE - 1, 2, 0), -EINVAL);
+    CHECK_EQ(map_fails(fd, UINT64_MAX, 1, 0), -EINVAL);
+    CHECK_EQ(map_fails(fd, UINT64_MAX - 4095, 4096, 0), -EINVAL);
+    CHECK_EQ(map_fails(fd, INT64_MAX, 1, 0), -EINVAL);
+    CHECK_EQ(map_fails(fd, (uint64_t)INT64_MAX - 4096, 4096, 0), -EINVAL);
+    CHECK_EQ(map_fails(fd, 0, SIZE_MAX, 0), -EINVAL);
+    CHECK_EQ(map_fails(fd, 4096, PTRDIFF_MAX, 0), -EINVAL);
+    CHECK_EQ(map_fails(fd, 0, 0, 0), -EINVAL);
+    CHECK_EQ(map_fails(fd, 0, 1, IST_ZERO), -EINVAL);
+    CHECK_EQ(map_fails(fd, 0, 1, 1u << 20), -EINVAL);
+    CHECK_EQ(ist_segment_map(fd, 0, 1, 0, NULL), -EINVAL);
+    CHECK_EQ(map_fails(-1, 0, 1, 0), -EBADF);
+    int ends[2];
+    CHECK_EQ(pipe(ends), 0);
+    CHECK_EQ(map_fails(ends[0], 0, 1, 0), -EINVAL);
+    close(fd);
+    CHECK_EQ(map_fails(fd, 0, 1, 0), -EBADF);
+    CHECK_EQ(test_stats().segments, 0);
+}
+
+Test(map, changes_reach_the_file) {
+    int fd = make_file();
+    ist_segment s, t;
+    CHECK_EQ(ist_segment_map(fd, 4000, 300, 0, &s), 0);
+    CHECK_EQ(ist_segment_map(fd, 4000, 300, 0, &t), 0);
+    memset(ist_segment_data(s), 'x', 300);
+    CHECK_EQ(((char *)ist_segment_data(t))[299], 'x'); /* one file, whoever maps it */
+    CHECK_EQ(ist_segment_sync(s), 0);
+    unsigned char now[SIZE];
+    CHECK_EQ(pread(fd, now, SIZE, 0), SIZE);
+    memset(content + 4000, 'x', 300);
+    CHECK_EQ(memcmp(now, content, SIZE), 0);
+    ist_segment_release(s);
+    ist_segment_release(t);
+    close(fd);
+}
+
+Test(map, private_changes_do_not) {
+    int fd = make_file();
+    ist_segment s;
+    CHECK_EQ(ist_segment_map(fd, 10, 8000, IST_PRIVATE, &s), 0);
+    memset(ist_segment_data(s), 'x', 8000);
+    CHECK_EQ(ist_segment_sync(s), 0);
+    unsigned char now[SIZE];
+    CHECK_EQ(pread(fd, now, SIZE, 0), SIZE);
+    CHECK_EQ(memcmp(now, content, SIZE), 0);
+    ist_segment_release(s);
+    close(fd);
+}
+
+static void write_to(void *data) { *(volatile char *)data = 1; }
+
+Test(map, readonly) {
+    int fd = make_file();
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int readable = open(path, O_RDONLY | O_CLOEXEC);
+    CHECK(readable >= 0);
+    CHECK_EQ(map_fails(readable, 0, 100, 0), -EACCES); /* shared and writable needs a writable descriptor */
+    ist_segment s;
+    CHECK_EQ(ist_segment_map(readable, 0, 100, IST_PRIVATE, &s), 0);
+    write_to(ist_segment_data(s));
+    ist_segment_release(s);
+    CHECK_EQ(ist_segment_map(readable, 0, 100, IST_READONLY, &s), 0);
+    CHECK(ist_segment_is_readonly(s) && !ist_segment_is_frozen(s));
+    CHECK_EQ(ist_segment_make_writable(&s), -EROFS);
+    CHECK_EQ(ist_segment_freeze(s), 0);
+    CHECK_EQ(ist_segment_make_writable(&s), -EROFS);
+    CHECK(test_in_child(write_to, ist_segment_data(s), 10) != 0, "the mapping can be written");
+    ist_segment_release(s);
+    close(readable);
+    close(fd);
+}
+
+Test(map, only_files_are_synced) {
+    ist_segment s = test_create(100, 0), w;
+    CHECK_EQ(ist_segment_sync(s), -EINVAL);
+    CHECK_EQ(ist_segment_wrap(content, 10, NULL, NULL, 0, &w), 0);
+    CHECK_EQ(ist_segment_sync(w), -EINVAL);
+    ist_segment_release(s);
+    ist_segment_release(w);
+}
+
+Test(map, address_space_comes_back) {
+    int fd = memfd_create("large", MFD_CLOEXEC);
+    CHECK_EQ(ftruncate(fd, (off_t)1 << 40), 0); /* sparse */
+    for (int i = 0; i < 500; i++) {             /* 500 TiB in all: more than there is */
+        ist_segment s;
+        CHECK_EQ(ist_segment_map(fd, 4097, ((size_t)1 << 40) - 5000, 0, &s), 0);
+        ist_segment_release(s);
+    }
+    close(fd);
+}
