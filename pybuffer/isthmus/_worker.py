@@ -7,9 +7,12 @@ import: every worker does it anew.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _payload, _refused
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = ["handle", "run_chunk", "start"]
 
@@ -142,12 +145,29 @@ def _failure(error: BaseException) -> tuple[bytes, _payload.Arrays]:
 
 
 def _traceback(error: BaseException) -> str:
-    import traceback
-
     outer = error.__traceback__
     while outer is not None and outer.tb_frame.f_code.co_filename == __file__:
         outer = outer.tb_next
+    outer = outer or error.__traceback__
+    if isinstance(error, SystemExit):
+        return _short_traceback(error, outer)
+    import traceback
+
     try:
-        return "".join(traceback.format_exception(type(error), error, outer or error.__traceback__))
+        return "".join(traceback.format_exception(type(error), error, outer))
     except Exception as failed:
         return f"{type(error).__name__} (its traceback can't be shown: {type(failed).__name__})\n"
+
+
+def _short_traceback(error: SystemExit, outer: TracebackType | None) -> str:
+    """For SystemExit, which is how a task is terminated too: quick, and imports nothing, because it may come again.
+
+    An import that runs source from a string, as traceback's do, would also make CPython forget that a KeyboardInterrupt
+    ended the program: its exit status would be 1.
+    """
+    lines = ["Traceback (most recent call last):\n"]
+    while outer is not None:
+        code = outer.tb_frame.f_code
+        lines.append(f'  File "{code.co_filename}", line {outer.tb_lineno}, in {code.co_name}\n')
+        outer = outer.tb_next
+    return "".join([*lines, f"SystemExit: {error.code}\n" if error.args else "SystemExit\n"])

@@ -93,7 +93,7 @@ def test_an_array_made_in_a_worker_outlives_it():
 
 def test_a_read_only_handle_stays_read_only(pool):
     a = ist.zeros(2)
-    with pytest.raises(TypeError, match="read-only"):
+    with pytest.raises(ValueError, match="read-only"):
         pool.submit(tasks.fill, a.toreadonly(), 1).result(DEADLINE)
     assert a.tolist() == [0, 0]
 
@@ -183,7 +183,7 @@ def test_a_result_that_cannot_be_pickled(pool):
     assert isinstance(error, TypeError) and "pickling its result" in "".join(error.__notes__)
 
 
-@pytest.mark.parametrize("argument", [lambda: 1, threading.Lock()], ids=["lambda", "lock"])
+@pytest.mark.parametrize("argument", [(i for i in ()), threading.Lock()], ids=["generator", "lock"])
 def test_a_call_that_cannot_be_pickled(pool, argument):
     a = ist.zeros(3)
     future = pool.submit(tasks.identity, [a, argument])
