@@ -17,6 +17,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* ---- the description ---------------------------------------------------------------------------------------------------------------- */
 
@@ -355,12 +356,15 @@ void message_report_leases(void) {
     PyErr_SetRaisedException(raised);
 }
 
-PyDoc_STRVAR(report_leases_doc, "_report_leases($module, /)\n--\n\n"
-                                "Logs the pickled arrays whose lease ran out before they were loaded, if there are any new ones.");
-
-static PyObject *core_report_leases(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
+/* For pickling, which may go on thousands of times a second while leases run out: at most one report a second. */
+static void report_leases_sometimes(void) {
+    static _Atomic(int64_t) next; /* seconds; relaxed: two threads that report at once do no harm */
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    if (now.tv_sec < atomic_load_explicit(&next, memory_order_relaxed))
+        return;
+    atomic_store_explicit(&next, now.tv_sec + 1, memory_order_relaxed);
     message_report_leases();
-    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(set_pickle_lease_doc, "set_pickle_lease($module, seconds, /)\n--\n\n"
@@ -400,7 +404,7 @@ static int by_value(PyObject *module) {
 static PyObject *reduce_contents(PyObject *module, SharedArrayObject *a) {
     PyObject *rebuild = PyObject_GetAttrString(module, "_rebuild_contents");
     PyObject *shape = PyTuple_New(a->ndim);
-    PyObject *contents = PyObject_CallMethod((PyObject *)a, "tobytes", NULL);
+    PyObject *contents = PyObject_CallMethod((PyObject *)a, "tobytes", NULL); /* counts what it copies */
     if (rebuild == NULL || shape == NULL || contents == NULL)
         goto fail;
     for (int i = 0; i < a->ndim; i++) {
@@ -409,7 +413,6 @@ static PyObject *reduce_contents(PyObject *module, SharedArrayObject *a) {
             goto fail;
         PyTuple_SET_ITEM(shape, i, length);
     }
-    ist_count_copied((size_t)a->nbytes);
     return Py_BuildValue("N(sNN)", rebuild, a->dtype->str, shape, contents);
 fail:
     Py_XDECREF(rebuild);
@@ -454,7 +457,7 @@ static PyObject *array_reduce(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     int value = module != NULL ? by_value(module) : -1;
     if (value < 0)
         return NULL;
-    message_report_leases();
+    report_leases_sometimes();
     return value ? reduce_contents(module, a) : reduce_lease(state_of_module(module), a);
 }
 
@@ -550,7 +553,6 @@ PyMethodDef message_array_methods[] = {
 static PyMethodDef module_methods[] = {
     {"attach", core_attach, METH_O, attach_doc},
     {"set_pickle_lease", core_set_pickle_lease, METH_O, set_pickle_lease_doc},
-    {"_report_leases", core_report_leases, METH_NOARGS, report_leases_doc},
     {"_rebuild", core_rebuild, METH_VARARGS, rebuild_doc},
     {"_rebuild_contents", core_rebuild_contents, METH_VARARGS, rebuild_contents_doc},
     {NULL, NULL, 0, NULL},

@@ -59,6 +59,7 @@ PyObject *segment_info_new(core_state *state, const ist_segment_info *info, int6
 /* ---- looking inside ---------------------------------------------------------------------------------------------------------------- */
 
 static PyObject *core_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+    message_report_leases();
     ist_stats s = {.struct_size = sizeof s};
     int error = ist_stats_read(&s);
     if (error != 0)
