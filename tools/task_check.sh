@@ -46,7 +46,7 @@ results_begin check
 attempt "clang-format" clang-format --dry-run -Werror "${c_files[@]}"
 attempt "ruff check" ruff check -q .
 attempt "ruff format" ruff format -q --check --diff .
-attempt "shellcheck" shellcheck -x "${scripts[@]}"
+attempt "shellcheck" shellcheck -x -S warning "${scripts[@]}"
 attempt "repository rules" bash tools/repo_rules.sh
 attempt "warnings of gcc" warnings gcc g++
 attempt "warnings of clang" warnings clang clang++
