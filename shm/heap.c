@@ -155,6 +155,10 @@ static int reserve(struct isti_heap *h, size_t size) {
         isti_os.munmap(base, size);
         return -ENOMEM;
     }
+    /* Not into core dumps: the kernel would read the whole window for one, and reading a hole of a memfd commits it. A system that doesn't
+     * know the advice dumps more than anybody wants; no reason to do without a heap. */
+    isti_os.madvise(base, size, MADV_DONTDUMP);
+    isti_os.madvise(tables, granules + pages, MADV_DONTDUMP);
     h->window.base = base;
     h->window.size = size;
     h->window.granules = tables;
@@ -403,4 +407,4 @@ void isti_heap_fork_prepare(void) { pthread_mutex_lock(&mutex); }
 
 void isti_heap_fork_parent(void) { pthread_mutex_unlock(&mutex); }
 
-void isti_heap_fork_child(void) { pthread_mutex_init(&mutex, NULL); }
+void isti_heap_fork_child(void) { pthread_mutex_unlock(&mutex); /* the forking thread locked it, and is this one */ }
