@@ -50,10 +50,13 @@ SUM_NARROW(u4, u4, p[i])
 SUM_WIDE(i8, i8, int64_t)
 SUM_WIDE(u8, u8, uint64_t)
 
-#define LANES 32
+/* Partial results of one kind: at least four of AVX2's registers of them, so that enough operations are under way to hide how long one
+ * takes; and more than 16, up to which gcc unrolls a loop before it sees that it is a vector. */
+#define LANES_OF(type) enum { LANES = sizeof(type) == 8 ? 32 : 128 / sizeof(type) }
 
-#define SUM_LANES(name, type, accumulator)                                                                                                 \
-    static void lanes_##name(const type *p, size_t n, accumulator lane[LANES]) {                                                           \
+#define SUM_LANES(name, type, plain)                                                                                                       \
+    static void lanes_##name(const type *p, size_t n, plain *lane) {                                                                       \
+        LANES_OF(plain);                                                                                                                   \
         size_t i = 0;                                                                                                                      \
         for (int j = 0; j < LANES; j++)                                                                                                    \
             lane[j] = 0;                                                                                                                   \
@@ -67,31 +70,34 @@ SUM_LANES(f4, f4, float)
 SUM_LANES(f8, f8, double)
 
 /* Even and odd lanes apart, for complex numbers' parts. */
-#define SUM_INEXACT(name, real, complex, type, accumulator)                                                                                \
+#define SUM_INEXACT(real, complex, type, plain)                                                                                            \
     static void sum_##real(const char *data, size_t n, double out[2]) {                                                                    \
-        accumulator lane[LANES];                                                                                                           \
+        LANES_OF(plain);                                                                                                                   \
+        plain lane[LANES];                                                                                                                 \
         double sum = 0;                                                                                                                    \
-        lanes_##name((const type *)data, n, lane);                                                                                         \
+        lanes_##real((const type *)data, n, lane);                                                                                         \
         for (int j = 0; j < LANES; j++)                                                                                                    \
             sum += (double)lane[j];                                                                                                        \
         out[0] = sum;                                                                                                                      \
     }                                                                                                                                      \
     static void sum_##complex(const char *data, size_t n, double out[2]) {                                                                 \
-        accumulator lane[LANES];                                                                                                           \
+        LANES_OF(plain);                                                                                                                   \
+        plain lane[LANES];                                                                                                                 \
         out[0] = out[1] = 0;                                                                                                               \
-        lanes_##name((const type *)data, 2 * n, lane);                                                                                     \
+        lanes_##real((const type *)data, 2 * n, lane);                                                                                     \
         for (int j = 0; j < LANES; j += 2) {                                                                                               \
             out[0] += (double)lane[j];                                                                                                     \
             out[1] += (double)lane[j + 1];                                                                                                 \
         }                                                                                                                                  \
     }
-SUM_INEXACT(f4, f4, c8, f4, float)
-SUM_INEXACT(f8, f8, c16, f8, double)
+SUM_INEXACT(f4, c8, f4, float)
+SUM_INEXACT(f8, c16, f8, double)
 
 /* ---- least and greatest ---------------------------------------------------------------------------------------------------------- */
 
 #define EXTREME(prefix, name, type, plain, better)                                                                                         \
     static bool prefix##_##name(const char *data, size_t n, char *best) {                                                                  \
+        LANES_OF(plain);                                                                                                                   \
         const type *p = (const type *)data;                                                                                                \
         plain lane[LANES];                                                                                                                 \
         size_t i = 0;                                                                                                                      \
@@ -108,9 +114,10 @@ SUM_INEXACT(f8, f8, c16, f8, double)
         return false;                                                                                                                      \
     }
 
-/* x - x is NaN for a NaN and for infinities; x != x is what marks the first alone. */
+/* Only a NaN isn't equal to itself. */
 #define EXTREME_INEXACT(prefix, name, type, plain, mask, better)                                                                           \
     static bool prefix##_##name(const char *data, size_t n, char *best) {                                                                  \
+        LANES_OF(plain);                                                                                                                   \
         const type *p = (const type *)data;                                                                                                \
         plain lane[LANES];                                                                                                                 \
         mask nan[LANES];                                                                                                                   \
@@ -122,11 +129,11 @@ SUM_INEXACT(f8, f8, c16, f8, double)
         for (; i + LANES <= n; i += LANES)                                                                                                 \
             for (int j = 0; j < LANES; j++) {                                                                                              \
                 plain x = p[i + (size_t)j];                                                                                                \
-                nan[j] |= -(mask)(x != x);                                                                                                 \
+                nan[j] |= x != x ? (mask) - 1 : 0;                                                                                         \
                 lane[j] = x better lane[j] ? x : lane[j];                                                                                  \
             }                                                                                                                              \
         for (; i < n; i++) {                                                                                                               \
-            nan[0] |= -(mask)(p[i] != p[i]);                                                                                               \
+            nan[0] |= p[i] != p[i] ? (mask) - 1 : 0;                                                                                       \
             lane[0] = p[i] better lane[0] ? p[i] : lane[0];                                                                                \
         }                                                                                                                                  \
         for (int j = 1; j < LANES; j++) {                                                                                                  \
@@ -135,6 +142,23 @@ SUM_INEXACT(f8, f8, c16, f8, double)
         }                                                                                                                                  \
         memcpy(best, lane, sizeof *lane);                                                                                                  \
         return nan[0] != 0;                                                                                                                \
+    }
+
+/* By the real part, then the imaginary one, as numpy has it. */
+#define EXTREME_COMPLEX(prefix, name, type, plain, better)                                                                                 \
+    static bool prefix##_##name(const char *data, size_t n, char *best) {                                                                  \
+        const type *p = (const type *)data;                                                                                                \
+        plain x[2] = {p[0], p[1]};                                                                                                         \
+        bool nan = false;                                                                                                                  \
+        for (size_t i = 0; i < n; i++) {                                                                                                   \
+            plain re = p[2 * i], im = p[2 * i + 1];                                                                                        \
+            nan |= (re != re) | (im != im);                                                                                                \
+            bool take = (re better x[0]) | ((re == x[0]) & (im better x[1]));                                                              \
+            x[0] = take ? re : x[0];                                                                                                       \
+            x[1] = take ? im : x[1];                                                                                                       \
+        }                                                                                                                                  \
+        memcpy(best, x, sizeof x);                                                                                                         \
+        return nan;                                                                                                                        \
     }
 
 #define EXTREMES(prefix, better)                                                                                                           \
@@ -147,20 +171,56 @@ SUM_INEXACT(f8, f8, c16, f8, double)
     EXTREME(prefix, i8, i8, int64_t, better)                                                                                               \
     EXTREME(prefix, u8, u8, uint64_t, better)                                                                                              \
     EXTREME_INEXACT(prefix, f4, f4, float, int32_t, better)                                                                                \
-    EXTREME_INEXACT(prefix, f8, f8, double, int64_t, better)
+    EXTREME_INEXACT(prefix, f8, f8, double, int64_t, better)                                                                               \
+    EXTREME_COMPLEX(prefix, c8, f4, float, better)                                                                                         \
+    EXTREME_COMPLEX(prefix, c16, f8, double, better)
 EXTREMES(least, <)
 EXTREMES(greatest, >)
+
+/* ---- where ----------------------------------------------------------------------------------------------------------------------- */
+
+/* Sixteen at a time, so that only the last sixteen are looked at one by one. */
+#define FIND(name, type, equal)                                                                                                            \
+    static size_t find_##name(const char *data, size_t n, const char *item) {                                                              \
+        const type *p = (const type *)data, *q = (const type *)item;                                                                       \
+        (void)q;                                                                                                                           \
+        size_t i = 0;                                                                                                                      \
+        for (; i + 16 <= n; i += 16) {                                                                                                     \
+            int found = 0;                                                                                                                 \
+            for (size_t k = i; k < i + 16; k++)                                                                                            \
+                found |= (equal);                                                                                                          \
+            if (found != 0)                                                                                                                \
+                break;                                                                                                                     \
+        }                                                                                                                                  \
+        for (size_t k = i; k < n; k++)                                                                                                     \
+            if (equal)                                                                                                                     \
+                return k;                                                                                                                  \
+        return n;                                                                                                                          \
+    }
+FIND(u1, u1, p[k] == *q)
+FIND(u2, u2, p[k] == *q)
+FIND(u4, u4, p[k] == *q)
+FIND(u8, u8, p[k] == *q)
+FIND(f4, f4, p[k] == *q)
+FIND(f8, f8, p[k] == *q)
+FIND(c8, f4, (p[2 * k] == q[0]) & (p[2 * k + 1] == q[1]))
+FIND(c16, f8, (p[2 * k] == q[0]) & (p[2 * k + 1] == q[1]))
+FIND(nan_f4, f4, p[k] != p[k])
+FIND(nan_f8, f8, p[k] != p[k])
+FIND(nan_c8, f4, (p[2 * k] != p[2 * k]) | (p[2 * k + 1] != p[2 * k + 1]))
+FIND(nan_c16, f8, (p[2 * k] != p[2 * k]) | (p[2 * k + 1] != p[2 * k + 1]))
 
 /* ---- counting -------------------------------------------------------------------------------------------------------------------- */
 
 static size_t nonzero_u1(const char *data, size_t n) {
+    LANES_OF(uint8_t);
     const u1 *p = (const u1 *)data;
     size_t i = 0, count = 0;
     while (i + LANES <= n) {
-        unsigned char lane[LANES] = {0};
+        uint8_t lane[LANES] = {0};
         for (int round = 0; round < 255 && i + LANES <= n; round++, i += LANES) /* more would overflow a lane */
             for (int j = 0; j < LANES; j++)
-                lane[j] = (unsigned char)(lane[j] + (p[i + (size_t)j] != 0));
+                lane[j] = (uint8_t)(lane[j] + (p[i + (size_t)j] != 0));
         for (int j = 0; j < LANES; j++)
             count += lane[j];
     }
@@ -193,23 +253,17 @@ NONZERO(c16, f8, uint64_t, (p[2 * i] != 0) | (p[2 * i + 1] != 0))
     [IST_I1] = prefix##_i1, [IST_U1] = prefix##_u1, [IST_I2] = prefix##_i2, [IST_U2] = prefix##_u2, [IST_I4] = prefix##_i4,                \
     [IST_U4] = prefix##_u4, [IST_I8] = prefix##_i8, [IST_U8] = prefix##_u8
 
+#define SAME_BITS(prefix)                                                                                                                  \
+    [IST_I1] = prefix##_u1, [IST_U1] = prefix##_u1, [IST_I2] = prefix##_u2, [IST_U2] = prefix##_u2, [IST_I4] = prefix##_u4,                \
+    [IST_U4] = prefix##_u4, [IST_I8] = prefix##_u8, [IST_U8] = prefix##_u8
+#define INEXACT(prefix) [IST_F4] = prefix##_f4, [IST_F8] = prefix##_f8, [IST_C8] = prefix##_c8, [IST_C16] = prefix##_c16
+
 const kernels KERNELS = {
-    .sum_integer = {[IST_BOOL] = NULL, INTEGERS(sum)},
+    .sum_integer = {INTEGERS(sum)},
     .sum_inexact = {[IST_F4] = sum_f4, [IST_F8] = sum_f8, [IST_C8] = sum_c8, [IST_C16] = sum_c16},
-    .least = {[IST_BOOL] = least_u1, INTEGERS(least), [IST_F4] = least_f4, [IST_F8] = least_f8},
-    .greatest = {[IST_BOOL] = greatest_u1, INTEGERS(greatest), [IST_F4] = greatest_f4, [IST_F8] = greatest_f8},
-    .nonzero = {[IST_BOOL] = nonzero_u1,
-                [IST_I1] = nonzero_u1,
-                [IST_U1] = nonzero_u1,
-                [IST_I2] = nonzero_u2,
-                [IST_U2] = nonzero_u2,
-                [IST_I4] = nonzero_u4,
-                [IST_U4] = nonzero_u4,
-                [IST_I8] = nonzero_u8,
-                [IST_U8] = nonzero_u8,
-                [IST_F2] = nonzero_f2,
-                [IST_F4] = nonzero_f4,
-                [IST_F8] = nonzero_f8,
-                [IST_C8] = nonzero_c8,
-                [IST_C16] = nonzero_c16},
+    .least = {[IST_BOOL] = least_u1, INTEGERS(least), INEXACT(least)},
+    .greatest = {[IST_BOOL] = greatest_u1, INTEGERS(greatest), INEXACT(greatest)},
+    .find = {[IST_BOOL] = find_u1, SAME_BITS(find), INEXACT(find)},
+    .find_nan = {INEXACT(find_nan)},
+    .nonzero = {[IST_BOOL] = nonzero_u1, SAME_BITS(nonzero), [IST_F2] = nonzero_f2, INEXACT(nonzero)},
 };

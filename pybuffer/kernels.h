@@ -11,9 +11,12 @@ typedef struct kernels {
     int128 (*sum_integer[IST_TYPE_CODES])(const char *p, size_t n);
     /* sum by many partial sums; complex: out[1] is the imaginary part */
     void (*sum_inexact[IST_TYPE_CODES])(const char *p, size_t n, double out[2]);
-    /* writes the least (greatest) of n >= 1 elements to `best`; true if there is a NaN, and `best` means nothing. Not for complex. */
+    /* writes the least (greatest) of n >= 1 elements to `best`; true if there is a NaN, and `best` means nothing then. */
     bool (*least[IST_TYPE_CODES])(const char *p, size_t n, char *best);
     bool (*greatest[IST_TYPE_CODES])(const char *p, size_t n, char *best);
+    /* the first of n elements that is equal to the one at `item`, that is a NaN; n: none */
+    size_t (*find[IST_TYPE_CODES])(const char *p, size_t n, const char *item);
+    size_t (*find_nan[IST_TYPE_CODES])(const char *p, size_t n, const char *unused);
     /* how many of n elements aren't zero (a NaN isn't) */
     size_t (*nonzero[IST_TYPE_CODES])(const char *p, size_t n);
 } kernels;

@@ -9,9 +9,15 @@
 #include "half.h"
 #include "kernels.h"
 
-#include <math.h>
+/* What a kernel sees at once, fewer than kernels.c's limits. Few floats, so that partial sums stay short; many integers, since putting
+ * the lanes of a block together costs as much as hundreds of them. */
+#define BLOCK_FLOATS 1024
+#define BLOCK_BYTES (BLOCK_FLOATS * 16)
 
-#define BLOCK 1024 /* elements that a kernel sees at once; fewer than kernels.c's limits */
+static size_t block_length(const DTypeObject *dtype) {
+    bool inexact = dtype->kind == 'f' || dtype->kind == 'c';
+    return inexact ? BLOCK_FLOATS : (size_t)(BLOCK_BYTES / dtype->itemsize);
+}
 
 static const kernels *active_kernels(void) {
 #if defined(__x86_64__)
@@ -48,7 +54,7 @@ static bool step_block(reduction *r, const DTypeObject *dtype, const char *p, Py
         gather(room, p, stride, dtype->itemsize, n);
         p = room;
     }
-    float widened[BLOCK];
+    float widened[BLOCK_FLOATS];
     if (dtype->code == IST_F2 && r->code == IST_F4) {
         for (size_t i = 0; i < n; i++) {
             uint16_t half;
@@ -63,14 +69,15 @@ static bool step_block(reduction *r, const DTypeObject *dtype, const char *p, Py
 }
 
 static void go_through(reduction *r, const strided *s) {
-    char room[BLOCK * 16];
+    char room[BLOCK_BYTES];
     walk w;
     walk_begin(&w, s, NULL, r->in_order);
     if (w.n == 0)
         return;
+    size_t block = block_length(s->dtype);
     do {
-        for (size_t done = 0; done < w.n; done += BLOCK) {
-            size_t some = w.n - done < BLOCK ? w.n - done : BLOCK;
+        for (size_t done = 0; done < w.n; done += block) {
+            size_t some = w.n - done < block ? w.n - done : block;
             if (!step_block(r, s->dtype, w.at[0] + (Py_ssize_t)done * w.inner[0], w.inner[0], some, room))
                 return;
         }
@@ -172,20 +179,6 @@ static PyObject *array_mean(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 
 /* ---- least and greatest ---------------------------------------------------------------------------------------------------------- */
 
-static bool is_nan_at(ist_type_code code, const char *p) {
-    if (code == IST_F4 || code == IST_C8) {
-        float x[2] = {0, 0};
-        memcpy(x, p, code == IST_F4 ? 4 : 8);
-        return isnan(x[0]) || isnan(x[1]);
-    }
-    if (code == IST_F8 || code == IST_C16) {
-        double x[2] = {0, 0};
-        memcpy(x, p, code == IST_F8 ? 8 : 16);
-        return isnan(x[0]) || isnan(x[1]);
-    }
-    return false;
-}
-
 #define LESS(type)                                                                                                                         \
     do {                                                                                                                                   \
         type x, y;                                                                                                                         \
@@ -223,36 +216,20 @@ static bool less(ist_type_code code, const char *p, const char *q) {
 
 static bool better(const reduction *r, const char *p, const char *q) { return r->greatest ? less(r->code, q, p) : less(r->code, p, q); }
 
-/* One element after another: complex numbers, and the block in which a new extreme was found. */
-static bool scan(reduction *r, const char *p, size_t n) {
-    for (size_t i = 0; i < n; i++, p += r->itemsize) {
-        bool nan = is_nan_at(r->code, p);
-        if (nan || !r->started || better(r, p, r->best)) {
-            memcpy(r->best, p, r->itemsize);
-            r->index = r->seen + i;
-            r->started = true;
-        }
-        if (nan) {
-            r->nan = true;
-            return false;
-        }
-    }
-    return true;
-}
-
 static bool step_extreme(reduction *r, const char *p, size_t n) {
-    bool (*kernel)(const char *, size_t, char *) = r->greatest ? r->k->greatest[r->code] : r->k->least[r->code];
-    if (kernel == NULL)
-        return scan(r, p, n);
     char best[16];
-    bool nan = kernel(p, n, best);
-    if (!nan && r->started && !better(r, best, r->best))
+    r->nan = (r->greatest ? r->k->greatest : r->k->least)[r->code](p, n, best);
+    if (!r->nan && r->started && !better(r, best, r->best))
         return true;
-    if (nan || r->in_order) /* where exactly */
-        return scan(r, p, n);
-    memcpy(r->best, best, r->itemsize);
+    size_t at = 0;
+    if (r->nan)
+        at = r->k->find_nan[r->code](p, n, best);
+    else if (r->in_order)
+        at = r->k->find[r->code](p, n, best);
+    r->index = r->seen + at;
     r->started = true;
-    return true;
+    memcpy(r->best, r->nan ? p + at * r->itemsize : best, r->itemsize);
+    return !r->nan && !(r->code == IST_BOOL && (*best != 0) == r->greatest); /* nothing can be better than these */
 }
 
 static int extreme(SharedArrayObject *a, reduction *r, bool greatest, bool index) {
