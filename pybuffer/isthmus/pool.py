@@ -163,9 +163,7 @@ class WorkerPool(concurrent.futures.Executor):
         self._crew.terminate()
         self._crew.join()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool | None:
         # Ctrl-C, sys.exit(), and asyncio's CancelledError, which is what Ctrl-C is inside asyncio.run()
         if kind is not None and not issubclass(kind, (Exception, GeneratorExit)):
             self.terminate_workers()
@@ -178,9 +176,7 @@ class WorkerPool(concurrent.futures.Executor):
         return None
 
 
-def _results[T](
-    futures: collections.deque[Future[list[T]]], more: Iterator[Future[list[T]]], deadline: float | None
-) -> Iterator[T]:
+def _results[T](futures: collections.deque[Future[list[T]]], more: Iterator[Future[list[T]]], deadline: float | None) -> Iterator[T]:
     try:
         while futures:
             results = futures[0].result(None if deadline is None else deadline - time.monotonic())
@@ -211,9 +207,10 @@ class _Item:
 class _WorkerThread:
     """One worker: the thread, its interpreter once there is one, and the call it is busy with."""
 
-    __slots__ = ("interpreter", "item", "thread")
+    __slots__ = ("ended", "interpreter", "item", "thread")
 
     def __init__(self) -> None:
+        self.ended = threading.Event()
         self.thread: threading.Thread | None = None
         self.interpreter: _Interpreter | None = None
         self.item: _Item | None = None
@@ -225,9 +222,7 @@ class _Crew:
     `lock` guards idle, workers, closed, broken and stopping; nothing waits while it is held.
     """
 
-    def __init__(
-        self, size: int, name: str, main: tuple[str, str] | None, initial: tuple[bytes, _payload.Arrays] | None
-    ) -> None:
+    def __init__(self, size: int, name: str, main: tuple[str, str] | None, initial: tuple[bytes, _payload.Arrays] | None) -> None:
         self.size = size
         self.name = name
         self.main = main  # where workers find the script
@@ -273,9 +268,7 @@ class _Crew:
                 'only the main program should do under `if __name__ == "__main__":`'
             )
         worker = _WorkerThread()
-        worker.thread = threading.Thread(
-            target=_work, args=(self, worker, _setup(self.main)), name=f"{self.name}_{len(self.workers)}"
-        )
+        worker.thread = threading.Thread(target=_work, args=(self, worker, _setup(self.main)), name=f"{self.name}_{len(self.workers)}")
         self.workers.append(worker)
         try:
             worker.thread.start()
@@ -321,6 +314,7 @@ class _Crew:
     def join(self) -> None:
         for worker in list(self.workers):
             if worker.thread is not None and worker.thread is not threading.current_thread():
+                worker.ended.wait()  # a join() that Ctrl-C interrupts makes 3.12 take the thread for ended
                 worker.thread.join()
 
     def fail(self, text: str, cause: BaseException) -> None:
@@ -355,6 +349,13 @@ class _Crew:
 
 
 def _work(crew: _Crew, worker: _WorkerThread, setup: str) -> None:
+    try:
+        _serve(crew, worker, setup)
+    finally:
+        worker.ended.set()
+
+
+def _serve(crew: _Crew, worker: _WorkerThread, setup: str) -> None:
     try:
         interpreter = _Interpreter(setup)
     except BaseException as error:
