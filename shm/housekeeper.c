@@ -138,7 +138,7 @@ void isti_housekeeper_fork_prepare(void) { pthread_mutex_lock(&mutex); }
 void isti_housekeeper_fork_parent(void) { pthread_mutex_unlock(&mutex); }
 
 void isti_housekeeper_fork_child(void) {
-    pthread_mutex_init(&mutex, NULL);
+    pthread_mutex_unlock(&mutex); /* the forking thread locked it, and is this one */
     running = false;
     due_dirty = due_lease = 0;
     /* relaxed: the child has one thread */

@@ -325,7 +325,7 @@ void isti_lease_fork_parent(void) { pthread_mutex_unlock(&mutex); }
 
 /* The parent's leases are the parent's: the child's copies go, and with them only the child's private counts. */
 void isti_lease_fork_child(void) {
-    pthread_mutex_init(&mutex, NULL);
+    pthread_mutex_unlock(&mutex); /* the forking thread locked it, and is this one */
     struct lease *gone = NULL;
     while (table.earliest != NULL)
         strike(table.earliest, &gone);

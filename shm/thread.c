@@ -92,7 +92,7 @@ void isti_thread_fork_parent(void) { pthread_mutex_unlock(&mutex); }
 /* The other threads don't exist here: their blocks go, with the slots in their magazines. They may have been between
  * two stores, the count of a magazine moved on and its last place still naming a slot that is in use. */
 void isti_thread_fork_child(void) {
-    pthread_mutex_init(&mutex, NULL);
+    pthread_mutex_unlock(&mutex); /* the forking thread locked it, and is this one */
     struct isti_thread *t = threads;
     while (t != NULL) {
         struct isti_thread *next = t->next;
