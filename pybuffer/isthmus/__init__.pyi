@@ -1,0 +1,64 @@
+from ._core import DetachedError as DetachedError
+from ._core import Error as Error
+from ._core import SegmentGoneError as SegmentGoneError
+from ._core import SegmentInfo as SegmentInfo
+from ._core import SharedArray as SharedArray
+from ._core import WorkerError as WorkerError
+from ._core import array as array
+from ._core import asarray as asarray
+from ._core import attach as attach
+from ._core import buffer as buffer
+from ._core import configure as configure
+from ._core import dtype as dtype
+from ._core import empty as empty
+from ._core import empty_like as empty_like
+from ._core import full as full
+from ._core import is_shared as is_shared
+from ._core import segments as segments
+from ._core import set_pickle_lease as set_pickle_lease
+from ._core import stats as stats
+from ._core import sweep as sweep
+from ._core import zeros as zeros
+from ._core import zeros_like as zeros_like
+from ._pickle import pickle_by_value as pickle_by_value
+from .pool import BrokenWorkerPool as BrokenWorkerPool
+from .pool import Future as Future
+from .pool import WorkerPool as WorkerPool
+
+__all__ = [
+    "BrokenWorkerPool",
+    "DetachedError",
+    "Error",
+    "Future",
+    "SegmentGoneError",
+    "SegmentInfo",
+    "SharedArray",
+    "WorkerError",
+    "WorkerPool",
+    "array",
+    "asarray",
+    "attach",
+    "buffer",
+    "configure",
+    "dtype",
+    "empty",
+    "empty_like",
+    "full",
+    "get_cmake_dir",
+    "get_include",
+    "get_library_dir",
+    "is_shared",
+    "pickle_by_value",
+    "segments",
+    "set_pickle_lease",
+    "stats",
+    "sweep",
+    "zeros",
+    "zeros_like",
+]
+
+__version__: str
+
+def get_include() -> str: ...
+def get_library_dir() -> str: ...
+def get_cmake_dir() -> str: ...
