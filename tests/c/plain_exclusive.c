@@ -148,6 +148,52 @@ static void renew(int content) {
     token = test_token(segment);
 }
 
+/* ---- without rounds: nothing exclusive happens to a segment while somebody else owns it */
+
+static _Atomic(uint64_t) held;
+
+static void *owner_now_and_then(void *data) {
+    uint64_t random = test_seed() ^ 0x7777;
+    random |= 1;
+    while (!atomic_load_explicit(&over, memory_order_relaxed)) {
+        ist_segment s;
+        CHECK_EQ(ist_segment_acquire_address(data, &s), 0); /* it lives all the time */
+        /* relaxed: this thread is an owner, so neither frozen nor generation may change */
+        uint64_t low = (uint32_t)atomic_load_explicit(&s.slot->state, memory_order_relaxed);
+        CHECK(low % IST_FROZEN == s.generation, "acquired generation %u, owns %#llx", s.generation, (unsigned long long)low);
+        for (uint64_t n = test_random(&random) % 64; n > 0; n--) {
+            uint64_t now = (uint32_t)atomic_load_explicit(&s.slot->state, memory_order_relaxed);
+            CHECK(now == low, "an owner sees its segment change from %#llx to %#llx", (unsigned long long)low, (unsigned long long)now);
+        }
+        ist_segment_release(s);
+        atomic_fetch_add_explicit(&held, 1, memory_order_relaxed);
+        stagger(&random);
+    }
+    return NULL;
+}
+
+static void storm(void) {
+    segment = test_create(sizeof(int), 0);
+    pthread_t thread = test_thread(owner_now_and_then, ist_segment_data(segment));
+    uint64_t end = test_storm_end(1);
+    do
+        for (int i = 0; i < 100; i++) {
+            bool frozen = ist_segment_is_frozen(segment);
+            int error = frozen ? ist_segment_make_writable(&segment) : ist_segment_freeze(segment);
+            CHECK(error == 0 || error == -EBUSY);
+            CHECK_EQ(ist_segment_is_frozen(segment), frozen != (error == 0));
+            *(error == 0 ? &won : &lost) += 1;
+        }
+    while (test_now() < end || won == 0 || lost == 0);
+    atomic_store_explicit(&over, true, memory_order_relaxed); /* relaxed: only a sign to stop */
+    test_join(thread);
+    atomic_store_explicit(&over, false, memory_order_relaxed);
+    ist_segment_release(segment);
+    segment = (ist_segment){0};
+    printf("%llu times another owner\n", (unsigned long long)held);
+    report("freeze and make_writable in turn");
+}
+
 /* ---- counting at the limit: reported once, however many run into it together */
 
 #ifndef IST_DEBUG
@@ -188,7 +234,7 @@ static void saturation_rounds(void) {
 int main(void) {
     uint64_t random = test_seed();
     pthread_t thread = test_thread(acquirer, NULL);
-    uint64_t end = test_storm_end(1);
+    uint64_t end = test_storm_end(0.5);
     int i = 0;
     theirs.way = BY_TOKEN;
     do {
@@ -197,14 +243,14 @@ int main(void) {
     } while (test_now() < end);
     report("freeze against acquire by token");
     theirs.way = BY_ADDRESS;
-    end = test_storm_end(1);
+    end = test_storm_end(0.5);
     do {
         renew(0);
         freeze_round(&random, ++i);
     } while (test_now() < end);
     report("freeze against acquire by address");
     for (way by = BY_TOKEN; by <= BY_ADDRESS; by++) {
-        end = test_storm_end(1);
+        end = test_storm_end(0.5);
         do {
             if (++i % 64 == 0)
                 renew(i);
@@ -217,6 +263,9 @@ int main(void) {
     test_join(thread);
     atomic_store_explicit(&over, false, memory_order_relaxed);
     ist_segment_release(segment);
+    CHECK_EQ(test_stats().segments, 0);
+    segment = (ist_segment){0};
+    storm();
     CHECK_EQ(test_stats().segments, 0);
 #ifndef IST_DEBUG
     saturation_rounds();

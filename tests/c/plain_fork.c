@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { THREADS = 3, POOL = 64 };
+enum { THREADS = 2, POOL = 64 };
 
 static _Atomic(bool) over;
 
@@ -71,7 +71,7 @@ static ist_segment kept[200];
 
 static void child(void *unused) {
     (void)unused;
-    enum { COUNT = 1500 }; /* more than all magazines together */
+    enum { COUNT = 400 }; /* more than all magazines together */
     static ist_segment s[COUNT];
     static bool taken[1 << 20];
     for (int i = 0; i < POOL; i++) {

@@ -5,6 +5,7 @@
 
 #include <criterion/criterion.h>
 #include <isthmus/lease.h>
+#include <jemalloc/jemalloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -41,14 +42,19 @@ static void wait_for(int value) {
 /* The child lets go of everything, gives pages back, and allocates 1 to 4096 bytes, several times; then in new generations again. */
 static void child_uses_its_own(void *generations) {
     for (int round = 0; round < 3; round++) {
-        for (int i = 0; i < ALL; i++) {
-            ist_segment_release(held[i]);
-            held[i] = (ist_segment){0};
+        ist_segment own = {0};
+        for (int half = 0; half < 2; half++) { /* the second half with a heap of the child's own */
+            for (int i = 0; i < ALL; i++)
+                if (i % 4 / 2 == half) {
+                    ist_segment_release(held[i]);
+                    held[i] = (ist_segment){0};
+                }
+            CHECK(round > 0 || half > 0 || ist_heap_size() == 0, "a release has made a heap");
+            if (half == 0)
+                own = test_create(100, 0);
         }
-        if (round == 0) {
-            CHECK_EQ(test_stats().segments, 0);
-            CHECK_EQ(ist_heap_size(), 0); /* not one call has made a heap */
-        }
+        ist_segment_release(own);
+        CHECK_EQ(test_stats().segments, 0);
         ist_collect();
         for (int i = 0; i < ALL; i++)
             make(i, 0xC0FFEE0000000000u + (uint64_t)i);
@@ -100,6 +106,37 @@ Test(fork, neither_side_disturbs_the_other, .timeout = 120) {
         ist_segment_release(held[i]);
     }
     CHECK_EQ(test_stats().segments, 0);
+}
+
+/* Whatever makes the child's copy of jemalloc purge (its decay, say, which looks at the clock): the hooks refuse. */
+static void child_purges(void *unused) {
+    (void)unused;
+    wait_for(1); /* the parent uses again what was free at the fork */
+    CHECK_EQ(ist_je_mallctl("thread.tcache.flush", NULL, NULL, NULL, 0), 0);
+    CHECK_EQ(ist_je_mallctl("arena.4096.purge", NULL, NULL, NULL, 0), 0); /* 4096: all arenas */
+}
+
+Test(fork, purges_in_the_child_reach_nothing, .timeout = 60) {
+    stage = test_shared(4096);
+    for (int i = SMALL; i < ALL; i++)
+        make(i, (uint64_t)i);
+    for (int i = SMALL; i < ALL; i++) {
+        ist_segment_release(held[i]);
+        held[i] = (ist_segment){0};
+    }
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        child_purges(NULL);
+        _exit(0);
+    }
+    for (int i = SMALL; i < ALL; i++)
+        make(i, (uint64_t)i + 1000);
+    atomic_store_explicit(stage, 1, memory_order_release);
+    CHECK_EQ(test_wait(child, 30), 0);
+    check_all("by the child's purge");
+    for (int i = SMALL; i < ALL; i++)
+        ist_segment_release(held[i]);
 }
 
 /* ---- what the child sees */
