@@ -72,12 +72,13 @@ def test_the_measures_of_a_file(example, tmp_path):
         (b"# coding: no-such-codec\n", 2, 1),
         (b"x = (\n", 3, 1),
         (b"if x:\n        y\n    z\n", 3, 3),
-        (b"x\0y\n", 3, 1),
+        (b"x\0y\n", (2, 3), 1),  # 3.14 finds it when it decodes
     ],
 )
 def test_files_that_are_not_quite_python(example, tmp_path, data, problem, lines):
     row = measured(example, tmp_path, data)
-    assert (row["problem"], row["lines"], row["bytes"]) == (problem, lines, len(data))
+    problems = problem if isinstance(problem, tuple) else (problem,)
+    assert row["problem"] in problems and (row["lines"], row["bytes"]) == (lines, len(data))
     if problem:
         assert row["tokens"] == row["operators"] == 0
 
