@@ -42,7 +42,8 @@ static void wait_for(int value) {
 /* The child lets go of everything, gives pages back, and allocates 1 to 4096 bytes, several times; then in new generations again. */
 static void child_uses_its_own(void *generations) {
     for (int round = 0; round < 3; round++) {
-        ist_segment own = {0};
+        enum { OWN = 3000 };
+        static ist_segment own[OWN];
         for (int half = 0; half < 2; half++) { /* the second half with a heap of the child's own */
             for (int i = 0; i < ALL; i++)
                 if (i % 4 / 2 == half) {
@@ -50,10 +51,19 @@ static void child_uses_its_own(void *generations) {
                     held[i] = (ist_segment){0};
                 }
             CHECK(round > 0 || half > 0 || ist_heap_size() == 0, "a release has made a heap");
-            if (half == 0)
-                own = test_create(100, 0);
+            for (int i = 0; half == 0 && i < OWN; i++) {
+                own[i] = test_create(4096, 0);
+                test_fill(ist_segment_data(own[i]), 4096, (uint64_t)i);
+            }
         }
-        ist_segment_release(own);
+        for (int i = 0; i < OWN; i++) {
+            ist_segment found;
+            CHECK(test_filled(ist_segment_data(own[i]), 4096, (uint64_t)i), "releasing the parent's wrote to the child's block %d", i);
+            CHECK_EQ(ist_segment_acquire_address(ist_segment_data(own[i]), &found), 0);
+            CHECK_EQ(found.index, own[i].index);
+            ist_segment_release(found);
+            ist_segment_release(own[i]);
+        }
         CHECK_EQ(test_stats().segments, 0);
         ist_collect();
         for (int i = 0; i < ALL; i++)

@@ -96,3 +96,21 @@ Test(slab, no_memory_for_a_chunk) {
     isti_os.mmap = mmap;
     CHECK(isti_slab_take(t) != NULL);
 }
+
+static void *no_block(size_t size, int flags) {
+    (void)size, (void)flags;
+    return NULL;
+}
+
+Test(slab, failed_creates_give_their_slot_back) {
+    ist_segment s = test_create(1, 0), out;
+    void *(*real)(size_t, int) = isti_os.mallocx;
+    isti_os.mallocx = no_block;
+    for (int i = 0; i < 1000; i++)
+        CHECK_EQ(ist_segment_create(1, 0, &out), -ENOMEM);
+    isti_os.mallocx = real;
+    for (int i = 0; i < 10; i++)
+        CHECK_EQ(ist_segment_create((size_t)1 << 60, 0, &out), -ENOMEM);
+    CHECK(isti_slab_high() <= ISTI_MAGAZINE, "%u slots", isti_slab_high());
+    ist_segment_release(s);
+}
