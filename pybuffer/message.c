@@ -172,7 +172,7 @@ static PyObject *token_encode(SharedArrayObject *a, const description *d, const 
     return bytes;
 }
 
-/* What a token says: numbers of the right form, not yet compared with any segment. */
+/* What a token says: any numbers for shape, strides and offset, until array_fits has compared them with the segment. */
 typedef struct parsed_token {
     ist_token segment;
     description is;
@@ -184,18 +184,13 @@ static int token_refuse(const char *why) {
     return -1;
 }
 
-static int token_decode_dims(const unsigned char *at, parsed_token *out) {
+static void token_decode_dims(const unsigned char *at, parsed_token *out) {
     int ndim = out->is.ndim;
     for (int i = 0; i < 2 * ndim; i++)
         out->dims[i] = (Py_ssize_t)get64(at + TOKEN_DIMS + 8 * i);
     out->is.shape = out->dims;
     out->is.strides = out->dims + ndim;
-    for (int i = 0; i < ndim; i++) {
-        if (out->dims[i] < 0)
-            return token_refuse("a length below 0");
-    }
     out->is.offset = (Py_ssize_t)get64(at + TOKEN_OFFSET);
-    return out->is.offset < 0 ? token_refuse("an offset below 0") : 0;
 }
 
 static int token_decode(core_state *state, const unsigned char *at, Py_ssize_t size, parsed_token *out) {
@@ -222,7 +217,8 @@ static int token_decode(core_state *state, const unsigned char *at, Py_ssize_t s
     out->is.ndim = at[8];
     out->is.readonly = (at[7] & TOKEN_READONLY) != 0;
     memcpy(out->segment.bytes, at + TOKEN_SEGMENT, sizeof out->segment.bytes);
-    return token_decode_dims(at, out);
+    token_decode_dims(at, out);
+    return 0;
 }
 
 /* Copies the bytes of any object with the buffer interface into *out, checked. */

@@ -108,6 +108,16 @@ def test_other_bytes(wrong):
         isthmus.attach(wrong)
 
 
+def test_every_other_length():
+    token = numbered(3).token()  # the array is gone: what is let through raises SegmentGoneError
+    for n in range(len(token)):
+        with pytest.raises(ValueError):
+            isthmus.attach(token[:n])
+    for more in [b"\0", b"\0" * 8, b"\0" * 16]:
+        with pytest.raises(ValueError):
+            isthmus.attach(token + more)
+
+
 def test_a_later_version_is_named():
     token = bytearray(numbered(3).token())
     token[4] = 9

@@ -305,11 +305,36 @@ def test_terminate_asks_again():
 
 
 def test_terminate_when_idle_refuses_later_calls():
-    with Worker() as w:
+    a = isthmus.zeros(2)
+    with Worker("def task(p, r):\n    r[0][0] = 1\n    return p, r") as w:
         in_thread(w.terminate)
         with pytest.raises(WorkerError, match="terminated"):
-            w.call(b"", (isthmus.zeros(2),))
-        assert stats("in_flight") == 0
+            w.call(b"", (a,))
+        assert stats("in_flight") == 0 and a[0] == 0
+
+
+def test_terminate_as_the_call_ends_by_itself_and_the_interpreter_with_it():
+    """The helper that asks comes when there is nothing left to ask."""
+    for _ in range(100):
+        a = isthmus.zeros(2, "i4")
+        made = threading.Barrier(2)
+
+        def terminate(a=a, made=made):
+            made.wait(60)
+            while not a[0]:
+                pass
+            w.terminate()
+            a[1] = 1
+
+        thread = threading.Thread(target=terminate)
+        thread.start()
+        w = Worker("def task(p, r):\n    a = r[0]\n    a[0] = 1\n    while not a[1]: pass\n    return b'', ()").interpreter
+        made.wait(60)
+        with pytest.raises(WorkerError, match="terminated"):
+            w.call(b"", (a,))
+        assert w.close() == "closed"
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_terminate_races_the_end_of_a_call():
