@@ -6,6 +6,7 @@ import: every worker does it anew.
 
 from __future__ import annotations
 
+import atexit
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,18 @@ def start(main_source: tuple[str, str] | None) -> None:
     """Says where the parent's ``__main__`` can be found. It is run when the first task needs something of it."""
     global _main_source
     _main_source = main_source
+    atexit.register(_forget_thread)
+
+
+def _forget_thread() -> None:
+    """At this interpreter's end, while threading still works.
+
+    From 3.13 on threading knows this thread as a dummy only, made when somebody asks for it, logging for one. Some
+    versions then complain on stderr when the dummy goes after threading's own globals.
+    """
+    known = getattr(sys.modules.get("threading"), "_thread_local_info", None)
+    if hasattr(known, "_track_dummy_thread_ref"):
+        del known._track_dummy_thread_ref
 
 
 def handle(payload: bytes, arrays: _payload.Arrays) -> tuple[bytes, _payload.Arrays]:
@@ -60,8 +73,7 @@ def _loads(payload: bytes, arrays: _payload.Arrays) -> Any:
         return _Unpickler(payload, arrays).load()
     except ImportError as error:
         error.add_note(
-            "This is from unpickling the call in the worker. If an argument is an ndarray, send a SharedArray instead: "
-            "isthmus.array(x)."
+            "This is from unpickling the call in the worker. If an argument is an ndarray, send a SharedArray instead: isthmus.array(x)."
         )
         raise
 

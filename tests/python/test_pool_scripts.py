@@ -291,6 +291,14 @@ ENDS = {
             pool = ist.WorkerPool(2)
             print(pool.submit(imports).result())
     """,
+    "a task asks for its thread": """
+        import threading
+        def ask():
+            return len(threading.current_thread().name) > 0
+        if __name__ == "__main__":
+            with ist.WorkerPool(1) as pool:
+                print(2 + pool.submit(ask).result())
+    """,
     "several pools": """
         if __name__ == "__main__":
             pools = [ist.WorkerPool(1) for _ in range(3)]
