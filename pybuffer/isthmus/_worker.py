@@ -36,7 +36,7 @@ def _forget_thread() -> None:
     From 3.13 on threading knows this thread as a dummy only, made when somebody asks for it, logging for one. Some
     versions then complain on stderr when the dummy goes after threading's own globals.
     """
-    known = getattr(sys.modules.get("threading"), "_thread_local_info", None)
+    known: Any = getattr(sys.modules.get("threading"), "_thread_local_info", None)
     if hasattr(known, "_track_dummy_thread_ref"):
         del known._track_dummy_thread_ref
 
