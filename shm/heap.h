@@ -12,6 +12,7 @@
 
 #define ISTI_GRANULE 64u
 #define ISTI_PAGE 4096u /* of the address table, whatever the machine's is */
+#define ISTI_SIZED_FREE 4096u /* up to here jemalloc has a table from sizes to classes; beyond, looking the block up is faster */
 
 /* The part of a heap that create and release need inline; constant once the heap is open. */
 struct isti_window {
@@ -43,7 +44,10 @@ static inline void isti_window_free(const struct isti_window *w, void *block, si
     /* relaxed: the block goes back to jemalloc afterwards, whose locks order it before its next owner's store */
     atomic_store_explicit(isti_window_entry(w, block), 0, memory_order_relaxed);
     isti_poison(block, isti_heap_rounded(size));
-    ist_je_sdallocx(block, isti_heap_rounded(size), 0);
+    if (size <= ISTI_SIZED_FREE)
+        ist_je_sdallocx(block, isti_heap_rounded(size), 0);
+    else
+        ist_je_dallocx(block, 0);
     isti_housekeeper_dirty();
 }
 
