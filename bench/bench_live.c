@@ -4,8 +4,9 @@
  *   bench_live [MANY [FEW [ROUNDS]]]       prints JSON
  *
  * A round is four turns: the first thread makes all and writes their tokens, the second acquires all, the first releases all, the second
- * releases all, and so frees them in another thread than made them. Only the loops are timed, not the waiting for the other's turn; a
- * round with few is repeated until it made as many. Rounds of both kinds alternate.
+ * releases all, and so frees them in another thread than made them. Only the loops are timed, not the waiting for the other's turn, and in
+ * processor time: on a busy machine a long loop is interrupted and a short one isn't. A round with few is repeated until it made as many.
+ * Rounds of both kinds alternate.
  *
  * The data are in the heap's shared memory; what a segment takes beside them (its slot, its place in the address table, the allocator's
  * own notes) is private memory: so it is the growth of the process's anonymous memory, measured in a fresh process, before any other round.
@@ -34,7 +35,7 @@ static double seconds[TURNS];       /* of the present round */
 
 static double now(void) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
