@@ -22,6 +22,10 @@ static inline strided strided_of(SharedArrayObject *a) { return (strided){a->dty
 /* From this many bytes on work is done without the GIL: dropping and taking it costs as much as touching a few thousand bytes. */
 #define WITHOUT_GIL_BYTES (32 * 1024)
 
+/* ---- dtype.c ----------------------------------------------------------------------------------------------------------------------- */
+
+DTypeObject *dtype_from_format_object(core_state *state, PyObject *format); /* of a str; new reference */
+
 /* ---- array.c ----------------------------------------------------------------------------------------------------------------------- */
 
 uint32_t array_set_flags(SharedArrayObject *a, uint32_t flags); /* returns those before */

@@ -4,7 +4,7 @@
  * Two grammars come in, and they disagree ("<l" has 8 bytes for numpy and 4 for struct): dtype_from_object reads numpy's,
  * dtype_from_format PEP 3118's. Elements are in native byte order, always.
  */
-#include "core.h"
+#include "array.h"
 #include "half.h"
 
 #include <limits.h>
@@ -133,9 +133,12 @@ static DTypeObject *not_understood(PyObject *spec) {
 }
 
 static DTypeObject *dtype_from_text(core_state *state, PyObject *spec, PyObject *text_object) {
-    const char *text = PyUnicode_AsUTF8(text_object);
+    Py_ssize_t length;
+    const char *text = PyUnicode_AsUTF8AndSize(text_object, &length);
     if (text == NULL)
         return NULL;
+    if ((size_t)length != strlen(text))
+        return not_understood(spec);
     int code = code_of_name(text);
     if (code != NO_CODE)
         return dtype_of_code(state, code);
@@ -237,6 +240,22 @@ DTypeObject *dtype_from_format(core_state *state, const char *format, Py_ssize_t
         return NULL;
     }
     return dtype_of_code(state, code);
+}
+
+DTypeObject *dtype_from_format_object(core_state *state, PyObject *format) {
+    if (!PyUnicode_Check(format)) {
+        PyErr_Format(PyExc_TypeError, "a format is a str, not %R", format);
+        return NULL;
+    }
+    Py_ssize_t length;
+    const char *text = PyUnicode_AsUTF8AndSize(format, &length);
+    if (text == NULL)
+        return NULL;
+    if ((size_t)length != strlen(text)) {
+        PyErr_Format(PyExc_TypeError, "buffer format %R isn't supported", format);
+        return NULL;
+    }
+    return dtype_from_format(state, text, -1);
 }
 
 /* ---- elements ------------------------------------------------------------------------------------------------------------------ */
@@ -448,10 +467,7 @@ static PyObject *dtype_richcompare(PyObject *self, PyObject *other, int op) {
 }
 
 static PyObject *dtype_method_from_format(PyObject *cls, PyObject *arg) {
-    const char *format = PyUnicode_AsUTF8(arg);
-    if (format == NULL)
-        return NULL;
-    return (PyObject *)dtype_from_format((core_state *)PyType_GetModuleState((PyTypeObject *)cls), format, -1);
+    return (PyObject *)dtype_from_format_object((core_state *)PyType_GetModuleState((PyTypeObject *)cls), arg);
 }
 
 static PyObject *dtype_reduce(PyObject *self, PyObject *Py_UNUSED(ignored)) {

@@ -210,6 +210,21 @@ static int set_element(SharedArrayObject *a, char *item, PyObject *value) {
     return readonly ? -1 : 0;
 }
 
+/* A full index takes one element: not a sequence of one, nor an array of one. 1, or 0 with an exception. */
+static bool is_one_element(core_state *state, PyObject *value) {
+    bool one = false;
+    if (PyObject_CheckBuffer(value)) {
+        source s;
+        if (source_open(state, value, &s) < 0)
+            return false;
+        one = s.values.ndim == 0;
+        source_close(&s);
+    }
+    if (!one)
+        PyErr_Format(PyExc_ValueError, "setting an array element with a sequence: %.200s", Py_TYPE(value)->tp_name);
+    return one;
+}
+
 int array_ass_subscript(PyObject *self, PyObject *key, PyObject *value) {
     SharedArrayObject *a = (SharedArrayObject *)self;
     if (array_check(a) < 0)
@@ -232,6 +247,8 @@ int array_ass_subscript(PyObject *self, PyObject *key, PyObject *value) {
         return -1;
     if (s.element && is_scalar(value))
         return set_element(a, s.data, value);
+    if (s.element && !is_one_element(state_of(a), value))
+        return -1;
     strided to = {a->dtype, s.data, s.ndim, s.shape, s.strides};
     return assign(state_of(a), a, &to, value);
 }

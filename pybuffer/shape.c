@@ -394,8 +394,7 @@ static PyObject *array_cast(PyObject *self, PyObject *const *args, Py_ssize_t na
     PyObject *given[2];
     if (array_check(a) < 0 || bind_arguments(&parameters, args, nargs, kwnames, given) < 0)
         return NULL;
-    const char *format = PyUnicode_AsUTF8(given[0]);
-    DTypeObject *dtype = format == NULL ? NULL : dtype_from_format(state_of(a), format, -1);
+    DTypeObject *dtype = dtype_from_format_object(state_of(a), given[0]);
     if (dtype == NULL)
         return NULL;
     Py_ssize_t shape[IST_MAX_NDIM];

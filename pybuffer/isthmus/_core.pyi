@@ -13,7 +13,6 @@ from typing import (
     SupportsComplex,
     SupportsFloat,
     SupportsIndex,
-    TypeAlias,
     final,
     overload,
     type_check_only,
@@ -23,15 +22,15 @@ from _typeshed import structseq
 from typing_extensions import TypeVar
 
 _T = TypeVar("_T", default=Any)
-_Scalar: TypeAlias = complex | SupportsIndex | SupportsFloat | SupportsComplex
-_Nested: TypeAlias = _Scalar | Sequence["_Nested"] | Buffer
-_Values: TypeAlias = _Nested | Buffer
-_Shape: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
-_Key: TypeAlias = SupportsIndex | slice | EllipsisType | None
-_Keys: TypeAlias = _Key | tuple[_Key, ...]
-_str: TypeAlias = str
-_dtype: TypeAlias = dtype
-_DType: TypeAlias = dtype | str | type[Any] | _HasStr | None
+type _Scalar = complex | SupportsIndex | SupportsFloat | SupportsComplex
+type _Nested = _Scalar | Sequence["_Nested"] | Buffer
+type _Values = _Nested | Buffer
+type _Shape = SupportsIndex | Sequence[SupportsIndex]
+type _Key = SupportsIndex | slice | EllipsisType | None
+type _Keys = _Key | tuple[_Key, ...]
+type _str = str
+type _dtype = dtype
+type _DType = dtype | str | type[Any] | _HasStr | None
 
 @type_check_only
 class _HasStr:  # numpy.dtype

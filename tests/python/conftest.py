@@ -3,8 +3,13 @@
 import gc
 from collections.abc import Iterator
 
+import hypothesis
 import isthmus
 import pytest
+
+# No deadline: machines that run tests are busy. What fails is printed with what repeats it.
+hypothesis.settings.register_profile("isthmus", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("isthmus")
 
 
 def _alive() -> dict[tuple[int, int], isthmus.SegmentInfo]:
@@ -15,6 +20,7 @@ def _alive() -> dict[tuple[int, int], isthmus.SegmentInfo]:
 def nothing_leaks() -> Iterator[None]:
     before = _alive()
     yield
-    gc.collect()
+    if _alive().keys() - before.keys():
+        gc.collect()
     left = [info for key, info in _alive().items() if key not in before]
     assert not left, f"segments left behind: {left}"
