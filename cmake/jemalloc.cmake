@@ -23,7 +23,7 @@ if(NOT isthmus_jemalloc_result EQUAL 0)
   message(FATAL_ERROR "jemalloc could not be built; the lines above say why")
 endif()
 
-add_library(isthmus::jemalloc STATIC IMPORTED)
+add_library(isthmus::jemalloc STATIC IMPORTED GLOBAL)
 set_target_properties(isthmus::jemalloc PROPERTIES
   IMPORTED_LOCATION "${isthmus_jemalloc_prefix}/lib/libjemalloc.a"
   INTERFACE_INCLUDE_DIRECTORIES "${isthmus_jemalloc_prefix}/include")

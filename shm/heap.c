@@ -377,7 +377,7 @@ size_t ist_heap_size(void) {
 }
 
 int ist_configure(const ist_options *o) {
-    if (o == NULL || o->struct_size < sizeof *o || (o->flags & ~IST_OPTION_NO_HOUSEKEEPER) != 0 ||
+    if (o == NULL || o->struct_size < sizeof *o || (o->flags & ~IST_OPTION_NO_HOUSEKEEPER) != 0 || o->reserved != 0 ||
         (o->heap_size != 0 && (o->heap_size < MINIMUM_SIZE || o->heap_size > SIZE_MAX / 2)))
         return -EINVAL;
     if (ist_epoch() == 0)

@@ -18,6 +18,8 @@ static int os_fstat(int fd, struct stat *st) { return fstat(fd, st); }
 
 static int os_getrlimit(int resource, struct rlimit *limit) { return getrlimit((unsigned)resource, limit); }
 
+size_t isti_page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
+
 static uint64_t os_now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);

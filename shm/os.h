@@ -39,4 +39,6 @@ struct isti_os {
 
 extern struct isti_os isti_os;
 
+size_t isti_page_size(void); /* never fails */
+
 #endif

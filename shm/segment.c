@@ -57,14 +57,12 @@ static ist_segment handle(ist_slot *slot, uint64_t state) {
 /* ---- making */
 
 static void begin(ist_slot *slot, void *data, size_t size, ist_kind kind, uint32_t flags) {
-    /* release: pairs with the acquire fence of read_info; whoever reads a field written below finds the generation moved on in its second
-     * look. Else a listing could show this segment's size under the number of the one before */
-    atomic_thread_fence(memory_order_release);
-    /* relaxed: the store of the state publishes them */
-    atomic_store_explicit(&slot->data, data, memory_order_relaxed);
-    atomic_store_explicit(&slot->size, size, memory_order_relaxed);
-    atomic_store_explicit(&slot->creator, 0, memory_order_relaxed);
-    atomic_store_explicit(&slot->meta, (uint32_t)kind | flags << 8, memory_order_relaxed);
+    /* release: pairs with read_info's acquire loads; whoever reads a field written here finds the generation moved on in its second look.
+     * Else a listing could show this segment's size under the number of the one before. Owners get them by the store of the state */
+    atomic_store_explicit(&slot->data, data, memory_order_release);
+    atomic_store_explicit(&slot->size, size, memory_order_release);
+    atomic_store_explicit(&slot->creator, 0, memory_order_release);
+    atomic_store_explicit(&slot->meta, (uint32_t)kind | flags << 8, memory_order_release);
 }
 
 static ist_segment publish(ist_slot *slot) {
@@ -129,7 +127,7 @@ int ist_segment_map(int fd, uint64_t offset, size_t size, uint32_t flags, ist_se
         return -errno;
     if (st.st_size < 0 || offset + size > (uint64_t)st.st_size)
         return -EINVAL; /* a mapping beyond the end kills by SIGBUS */
-    const size_t page = 4096, lead = (size_t)(offset % page);
+    const size_t lead = (size_t)(offset % isti_page_size());
     const int protection = (flags & IST_READONLY) ? PROT_READ : PROT_READ | PROT_WRITE;
     char *mapping = isti_os.mmap(NULL, size + lead, protection, (flags & IST_PRIVATE) ? MAP_PRIVATE : MAP_SHARED, fd, (off_t)(offset - lead));
     if (mapping == MAP_FAILED)
@@ -431,7 +429,8 @@ static bool read_info(ist_slot *slot, ist_segment_info *out) {
     uint64_t state = atomic_load_explicit(&slot->state, memory_order_acquire);
     if (owners_of(state) == 0)
         return false;
-    uint32_t meta = atomic_load_explicit(&slot->meta, memory_order_relaxed);
+    /* acquire, here and for the fields below: they come before the second look, and pair with begin's stores */
+    uint32_t meta = atomic_load_explicit(&slot->meta, memory_order_acquire);
     if (meta == 0)
         return false; /* retired */
     *out = (ist_segment_info){
@@ -442,11 +441,10 @@ static bool read_info(ist_slot *slot, ist_segment_info *out) {
         .frozen = (state & IST_FROZEN) != 0,
         .readonly = (state & IST_FROZEN) != 0 || (meta >> 8 & IST_READONLY) != 0,
         .saturated = owners_of(state) >= IST_OWNERS_LIMIT,
-        .size = atomic_load_explicit(&slot->size, memory_order_relaxed),
-        .created_by = atomic_load_explicit(&slot->creator, memory_order_relaxed),
+        .size = atomic_load_explicit(&slot->size, memory_order_acquire),
+        .created_by = atomic_load_explicit(&slot->creator, memory_order_acquire),
     };
-    /* the fence keeps the reads above before the second look */
-    atomic_thread_fence(memory_order_acquire);
+    /* relaxed: ordered behind the acquire loads above */
     return generation_of(atomic_load_explicit(&slot->state, memory_order_relaxed)) == out->generation;
 }
 

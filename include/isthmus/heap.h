@@ -37,7 +37,8 @@ typedef struct ist_options {
 
 /* Sets options for the process; before the first segment only.
  * ISTHMUS_HEAP_SIZE (bytes, with optional K, M, G or T) and ISTHMUS_HOUSEKEEPER=0 in the environment give the defaults.
- * Errors: -EBUSY after the first segment was made, -EINVAL for a heap_size below 1 MiB or an unknown flag. */
+ * Errors: -EBUSY after the first segment was made, -EINVAL for a heap_size below 1 MiB, an unknown flag or a reserved field that isn't 0,
+ * -ENOTRECOVERABLE (in a child made without fork handlers). */
 IST_MUST_CHECK IST_API int ist_configure(const ist_options *options);
 
 /* Bytes of address space of the heap: its limit. Smaller than asked for where RLIMIT_AS or RLIMIT_FSIZE didn't allow it. 0: not made yet. */
@@ -64,7 +65,7 @@ typedef struct ist_stats {
     uint64_t retired;        /* slots whose generations are used up */
 } ist_stats;
 
-/* Errors: -EINVAL if struct_size isn't that of this version or an earlier one. */
+/* Errors: -EINVAL if struct_size isn't that of this version, -ENOTRECOVERABLE (in a child made without fork handlers). */
 IST_MUST_CHECK IST_API int ist_stats_read(ist_stats *stats);
 
 /* Counters a binding keeps for its users; one relaxed add to a line of this thread. */

@@ -56,7 +56,8 @@ typedef enum ist_kind {
 #define IST_PRIVATE 8u  /* map: changes stay in this process and don't reach the file (copy on write) */
 
 /* Makes a segment of exactly `size` bytes; 0 is allowed and gives a valid, unique address. The data is aligned to 64 bytes, to a page
- * from 16 KiB on. Ownership: *out is one reference. Errors: -EINVAL (size > PTRDIFF_MAX, flags), -ENOMEM. */
+ * from 16 KiB on. Ownership: *out is one reference. Errors: -EINVAL (size > PTRDIFF_MAX, flags), -ENOMEM (also in a destructor that runs
+ * at the end of a thread after the allocator's own), -ENOTRECOVERABLE (in a child made without fork handlers). */
 IST_MUST_CHECK IST_API int ist_segment_create(size_t size, uint32_t flags, ist_segment *out);
 
 /* Called once, when the last owner of a wrapped segment has let go: in any thread, without a GIL, possibly after every interpreter is
