@@ -301,7 +301,7 @@ void block_sweep_current(void) {
 /* ---- the module --------------------------------------------------------------------------------------------------------------------- */
 
 PyObject *module_of_interpreter(void) {
-    PyObject *name = PyUnicode_InternFromString("isthmus._core");
+    PyObject *name = PyUnicode_FromString("isthmus._core"); /* not interned: that would be made and dropped on every receive */
     if (name == NULL)
         return NULL;
     PyObject *module = PyImport_GetModule(name); /* the short way: it is in sys.modules */
