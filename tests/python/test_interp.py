@@ -262,6 +262,18 @@ def test_release_with_live_exports():
     assert not isthmus.segments()
 
 
+@pytest.mark.parametrize("dtype", ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16"])
+def test_an_ndarray_outlives_the_release(dtype):
+    np = pytest.importorskip("numpy")
+    a = isthmus.zeros((5, 7), dtype)
+    x = np.asarray(a)
+    a.release()
+    x[:] = 1
+    assert x.sum() == (35 if dtype != "?" else x.size) and len(isthmus.segments()) == 1
+    del x
+    assert not isthmus.segments()
+
+
 def test_release_from_another_thread():
     for _ in range(200):
         a = isthmus.zeros(64, "i4")

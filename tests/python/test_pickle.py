@@ -334,6 +334,23 @@ def test_keyword_arguments_containers_and_results():
     assert (a.owners, stats("leases")) == (1, 0)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="InterpreterPoolExecutor came with 3.14")
+def test_two_tasks_of_a_pool_whose_sender_lets_go():
+    """They wait behind another one; the array is in keyword arguments, so it is pickled."""
+    from concurrent.futures import InterpreterPoolExecutor
+
+    a = numbered(5)
+    with InterpreterPoolExecutor(1) as pool:
+        first = pool.submit(time.sleep, 0.3)
+        tasks = [pool.submit(dict, x=a), pool.submit(dict, y=[a])]
+        assert not first.done()
+        del a
+        one, two = (task.result() for task in tasks)
+    del tasks
+    assert one["x"].segment.id == two["y"][0].segment.id and one["x"].tolist() == [0, 1, 2, 3, 4]
+    assert (one["x"].owners, stats("leases")) == (2, 0)
+
+
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="concurrent.interpreters came with 3.14")
 def test_a_blocked_put_of_a_container(short_lease, caplog):
     """It is pickled again every 10 ms, and none of those pickles is ever read: their leases run out."""

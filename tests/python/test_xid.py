@@ -308,6 +308,18 @@ def test_switched_off():
     assert told.split("----")[0].split() == expected.get(VERSION, ["pickled", "memoryview"])
 
 
+@pytest.mark.skipif(VERSION == (3, 12), reason="3.12's channels have no limit")
+def test_a_full_queue():
+    a = numbered(3)
+    with Channel(1) as full:
+        full.put(a)
+        for _ in range(100):
+            with pytest.raises(Exception, match="full"):
+                full.put(a)
+        assert (a.owners, stats("in_flight")) == (2, 1)
+    assert (a.owners, stats("in_flight")) == (1, 0)
+
+
 # ---- concurrent.interpreters and InterpreterPoolExecutor ---------------------------------------------------------------------------
 
 public = pytest.mark.skipif(sys.version_info < (3, 14), reason="concurrent.interpreters came with 3.14")
