@@ -36,10 +36,10 @@ struct shard {
 
 struct ist_block {
     struct ist_block_counts counts; /* first: block_count_export casts */
-    _Atomic(int64_t) roots;         /* in the lists */
+    _Atomic(int64_t) roots; /* in the lists */
     _Atomic(uint32_t) holders;
     _Atomic(bool) closed;
-    ist_block *next;                /* in `blocks`; written once, before the block is pushed */
+    ist_block *next; /* in `blocks`; written once, before the block is pushed */
     struct shard shards[SHARDS];
 };
 

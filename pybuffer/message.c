@@ -43,7 +43,8 @@ static description describe(SharedArrayObject *a) {
 
 /* Takes `segment`, on failure too. */
 static SharedArrayObject *array_from_description(core_state *state, ist_segment segment, const description *d) {
-    return array_new_root(state, segment, state->dtypes[d->code], d->ndim, d->shape, d->strides, d->offset, d->readonly ? ARRAY_READONLY : 0);
+    return array_new_root(state, segment, state->dtypes[d->code], d->ndim, d->shape, d->strides, d->offset,
+                          d->readonly ? ARRAY_READONLY : 0);
 }
 
 /* ---- messages ----------------------------------------------------------------------------------------------------------------------- */
@@ -85,7 +86,8 @@ static ist_message *message_transfer(SharedArrayObject *a) {
     if (array_check(a) < 0)
         return NULL;
     if (a->root != NULL) {
-        PyErr_SetString(PyExc_BufferError, "only an owner can be transferred, and this array is a view of one: transfer its base, or send it");
+        PyErr_SetString(PyExc_BufferError,
+                        "only an owner can be transferred, and this array is a view of one: transfer its base, or send it");
         return NULL;
     }
     ist_message *message = message_alloc(a);
@@ -262,10 +264,11 @@ static uint32_t segment_token_word(const ist_token *token, int at) {
 static PyObject *raise_gone(core_state *state, int error, const ist_token *token, bool pickled) {
     uint32_t index = segment_token_word(token, 16), generation = segment_token_word(token, 20);
     if (error == -EXDEV) {
-        PyErr_Format(state->SegmentGoneError,
-                     "segment %u (generation %u) belongs to another process, or to this one before a fork: its memory can't be reached from "
-                     "here; pass the contents instead (isthmus.pickle_by_value(), or a.tobytes())",
-                     index, generation);
+        PyErr_Format(
+            state->SegmentGoneError,
+            "segment %u (generation %u) belongs to another process, or to this one before a fork: its memory can't be reached from "
+            "here; pass the contents instead (isthmus.pickle_by_value(), or a.tobytes())",
+            index, generation);
     } else if (error == -ESTALE && pickled) {
         PyErr_Format(state->SegmentGoneError,
                      "segment %u (generation %u) is gone: the pickle was loaded before or its lease ran out, and nobody held the array any "
@@ -296,7 +299,8 @@ static PyObject *array_token(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     description d = describe(a);
     ist_token token;
     int error = ist_segment_token(array_root(a)->segment, &token);
-    PyObject *bytes = error < 0 ? raise_error(state_of(a), error, "a token of an array of %zd bytes", a->nbytes) : token_encode(a, &d, &token);
+    PyObject *bytes =
+        error < 0 ? raise_error(state_of(a), error, "a token of an array of %zd bytes", a->nbytes) : token_encode(a, &d, &token);
     hold_leave(a, HOLD_SHARED);
     return bytes;
 }
@@ -363,9 +367,10 @@ static void report_leases_sometimes(void) {
     message_report_leases();
 }
 
-PyDoc_STRVAR(set_pickle_lease_doc, "set_pickle_lease($module, seconds, /)\n--\n\n"
-                                   "How long the memory of an array that was pickled from now on waits to be loaded (at first 300 seconds).\n\n"
-                                   "Returns the duration before. A lease ends with its load; one that runs out unloaded is logged.");
+PyDoc_STRVAR(set_pickle_lease_doc,
+             "set_pickle_lease($module, seconds, /)\n--\n\n"
+             "How long the memory of an array that was pickled from now on waits to be loaded (at first 300 seconds).\n\n"
+             "Returns the duration before. A lease ends with its load; one that runs out unloaded is logged.");
 
 static PyObject *core_set_pickle_lease(PyObject *Py_UNUSED(module), PyObject *argument) {
     double seconds = PyFloat_AsDouble(argument);
@@ -519,7 +524,8 @@ static PyObject *core_rebuild_contents(PyObject *module, PyObject *arguments) {
     if (lengths_from_tuple(lengths, shape, &items) < 0)
         goto done;
     if (__builtin_mul_overflow(items, dtype->itemsize, &bytes) || bytes != contents.len) {
-        PyErr_Format(PyExc_ValueError, "a pickled array of shape %R and dtype %s with %zd bytes of contents", lengths, dtype->str, contents.len);
+        PyErr_Format(PyExc_ValueError, "a pickled array of shape %R and dtype %s with %zd bytes of contents", lengths, dtype->str,
+                     contents.len);
         goto done;
     }
     int error = ist_segment_create((size_t)bytes, 0, &segment);

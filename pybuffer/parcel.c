@@ -84,9 +84,7 @@ PyObject *parcel_unpack(core_state *state, parcel *p) {
     return Py_BuildValue("y#N", p->bytes, p->size, refs);
 }
 
-static char *text_of_bytes(PyObject *bytes) {
-    return bytes != NULL ? strdup(PyBytes_AS_STRING(bytes)) : NULL;
-}
+static char *text_of_bytes(PyObject *bytes) { return bytes != NULL ? strdup(PyBytes_AS_STRING(bytes)) : NULL; }
 
 /* The traceback as Python would print it; of the type alone if formatting fails too (no memory, or one more SystemExit). */
 static char *format_exception(PyObject *exception) {
@@ -116,4 +114,3 @@ void parcel_pack_exception(parcel *p) {
         p->error = strdup("an exception that couldn't be told");
     Py_XDECREF(exception);
 }
-

@@ -450,15 +450,15 @@ static int worker_make(core_state *state, WorkerObject *self, const char *source
     self->id = PyInterpreterState_GetID(self->control->interpreter);
     run_setup(source, &outcome);
     bool failed = outcome.error != NULL;
+    int now_is = OPEN;
     if (failed)
-        atomic_store_explicit(&self->state, end_interpreter(self, tstate, CLOSE_SECONDS, false), memory_order_relaxed); /* relaxed: unshared */
+        now_is = end_interpreter(self, tstate, CLOSE_SECONDS, false);
     else
         PyEval_SaveThread();
     PyEval_RestoreThread(creator);
+    atomic_store_explicit(&self->state, now_is, memory_order_relaxed); /* relaxed: nobody else has the object yet */
     if (failed)
         PyErr_Format(state->WorkerError, "the setup of interpreter %lld failed:\n%s", (long long)self->id, outcome.error);
-    else
-        atomic_store_explicit(&self->state, OPEN, memory_order_relaxed); /* relaxed: nobody else has the object yet */
     parcel_clear(&outcome);
     return failed ? -1 : 0;
 }
@@ -552,6 +552,8 @@ static PyObject *worker_call(PyObject *object, PyObject *arguments) {
             PyErr_Format(state->WorkerError, "interpreter %lld was terminated", (long long)self->id);
         else if (out.error != NULL)
             PyErr_Format(state->WorkerError, "uncaught exception in interpreter %lld:\n%s", (long long)self->id, out.error);
+        else if (out.bytes == NULL)
+            PyErr_NoMemory(); /* not even for the exception's text */
         else
             result = parcel_unpack(state, &out);
     }

@@ -78,7 +78,8 @@ def test_a_leaked_reference():
             with Interpreter() as other:
                 channel.put(a)
                 channel.put(a)
-                other.run(channel.there + LEAK + "b = get(); leak(b)\\nleak(get()[1:3])\\nimport isthmus\\nleak(isthmus.zeros(1000))\\ndel b")
+                other.run(channel.there + LEAK + "b = get(); leak(b); leak(get()[1:3]); del b")
+                other.run("import isthmus; leak(isthmus.zeros(1000))")
                 assert a.owners == 3 and len(isthmus.segments()) == 2
             assert a.owners == 1 and len(isthmus.segments()) == 1
         assert isthmus.stats()["orphaned"] == 0 and a.tolist() == [0, 1, 2, 3]
@@ -133,12 +134,13 @@ def test_what_runs_after_the_sweep_gets_exceptions():
                 view = a[1:]
                 class Late:
                     def __call__(self): pass
-                    def __del__(self, a=a, view=view, zeros=isthmus.zeros, memoryview=memoryview, write=os.write, type=type, Exception=Exception):
-                        for use in lambda: a[0], lambda: view[0], lambda: zeros(3), lambda: memoryview(a), a.token, a.release:
+                    # what it needs as defaults: neither modules nor builtins are there any more
+                    def __del__(self, a=a, v=view, zeros=isthmus.zeros, memoryview=memoryview, write=os.write, E=Exception, type=type):
+                        for use in lambda: a[0], lambda: v[0], lambda: zeros(3), lambda: memoryview(a), a.token, a.release:
                             try:
                                 use()
                                 write(1, b"returned\\\\n")
-                            except Exception as error:
+                            except E as error:
                                 write(1, type(error).__name__.encode() + b"\\\\n")
                 os.register_at_fork(before=Late())
                 ''')
@@ -217,7 +219,7 @@ def test_exports_are_counted_over_all_interpreters(channel):
 
 def test_a_hundred_interpreters_come_and_go(channel):
     segments = len(isthmus.segments())
-    for i in range(100):
+    for _ in range(100):
         with Interpreter() as other:
             other.run("import isthmus\na = isthmus.zeros(100)\nb = a[::2]\nv = memoryview(b)\nisthmus.kept = [a, b, v]")
     gc.collect()
@@ -328,9 +330,9 @@ def test_a_value_that_releases():
 def test_no_memory_while_an_array_is_made():
     testcapi = pytest.importorskip("_testcapi", reason="this Python ships without _testcapi")
     failures = 0
+    base = isthmus.zeros(10)
+    token = base.token()
     for make in (lambda: isthmus.zeros((3, 4), "i4"), lambda: base[::2], lambda: base.token(), lambda: isthmus.attach(token)):
-        base = isthmus.zeros(10)
-        token = base.token()
         for n in range(40):
             error = result = None
             testcapi.set_nomemory(n, n + 1)
@@ -344,5 +346,4 @@ def test_no_memory_while_an_array_is_made():
             del result, error
             gc.collect()
             assert base.owners == 1 and len(isthmus.segments()) == 1, n
-        base.release()
     assert failures >= 4

@@ -441,7 +441,7 @@ def test_by_value_to_another_process():
             data = pickle.dumps(a)
         code = "import pickle, sys; print(pickle.loads(bytes.fromhex(sys.argv[1])).tolist())"
         print(subprocess.run([sys.executable, "-c", code, data.hex()], capture_output=True, text=True).stdout)
-        code = "import isthmus, pickle, sys\\ntry: pickle.loads(bytes.fromhex(sys.argv[1]))\\nexcept isthmus.SegmentGoneError as e: print(e)"
+        code = "import isthmus as i, pickle, sys\\ntry: pickle.loads(bytes.fromhex(sys.argv[1]))\\nexcept i.SegmentGoneError as e: print(e)"
         print(subprocess.run([sys.executable, "-c", code, pickle.dumps(a).hex()], capture_output=True, text=True).stdout)
         """
     )

@@ -167,7 +167,7 @@ def test_setup_that_fails():
 
 
 def test_without_a_handle():
-    with Worker("sys.modules['isthmus._worker'] = None") as w, pytest.raises(WorkerError, match="isthmus._worker"):
+    with Worker("sys.modules['isthmus._worker'] = None") as w, pytest.raises(WorkerError, match=r"isthmus\._worker"):
         w.call(b"")
 
 
@@ -215,7 +215,7 @@ def test_each_has_its_own_gil_and_modules():
 
 def test_a_hundred_in_sequence():
     before = len(isthmus.segments())
-    for i in range(100):
+    for _ in range(100):
         with Worker("keep = []\ndef task(p, r):\n    keep.extend(r)\n    keep.append(isthmus.zeros(10))\n    return b'', ()") as w:
             w.call(b"", (isthmus.zeros(5),))
     assert len(isthmus.segments()) == before
@@ -318,17 +318,19 @@ def test_terminate_as_the_call_ends_by_itself_and_the_interpreter_with_it():
     for _ in range(100):
         a = isthmus.zeros(2, "i4")
         made = threading.Barrier(2)
+        found = []
 
-        def terminate(a=a, made=made):
+        def terminate(a=a, made=made, found=found):
             made.wait(60)
             while not a[0]:
                 pass
-            w.terminate()
+            found[0].terminate()
             a[1] = 1
 
         thread = threading.Thread(target=terminate)
         thread.start()
         w = Worker("def task(p, r):\n    a = r[0]\n    a[0] = 1\n    while not a[1]: pass\n    return b'', ()").interpreter
+        found.append(w)
         made.wait(60)
         with pytest.raises(WorkerError, match="terminated"):
             w.call(b"", (a,))

@@ -61,10 +61,7 @@ def test_nothing_is_copied(other, channel):
 def test_a_view_arrives_as_the_same_part(other, channel):
     a = numbered(12)
     channel.put(a[10:1:-3].toreadonly())
-    other.run(
-        channel.there + "\nb = get()"
-        "\nassert (b.tolist(), b.shape, b.strides, b.readonly) == ([10, 7, 4], (3,), (-24,), True)"
-    )
+    other.run(channel.there + "\nb = get()\nassert (b.tolist(), b.shape, b.strides, b.readonly) == ([10, 7, 4], (3,), (-24,), True)")
     channel.put(a)
     a.release()
     other.run("c = get()\nassert c.tolist() == list(range(12)) and c.owners == 2")
@@ -120,7 +117,7 @@ def test_a_thousand_from_an_idle_sender(other, channel):
     other.run(channel.there + "\nimport isthmus\nfor i in range(1000):\n    put(isthmus.full(10, i, 'i4'))")
     assert stats("in_flight") == 1000
     total = 0
-    for i in range(1000):
+    for _ in range(1000):
         a = channel.get()
         total += a[9]
         del a
