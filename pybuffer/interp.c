@@ -7,7 +7,7 @@
  *
  * Relies on: array_detach (array.c) ending a handle without running Python code; the GIL, or the shards' locks when there is none.
  *
- * Invariants
+ * Invariants (README.md, I1 to I5)
  *   holders == 1 while the capsule lives + module states of this interpreter + roots in the lists
  *   root->block != NULL  <=>  root is in exactly one list of that block
  *   closed  =>  the sweep has run: roots still in the lists have exports or pins and are released; none is added any more

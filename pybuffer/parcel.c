@@ -2,7 +2,7 @@
  *
  * Relies on: message.c for arrays.
  *
- * Invariants
+ * Invariants (README.md, M1 and W5)
  *   every message in messages[0 .. count) that isn't NULL is owned by the parcel, so that in_flight is exact on every path
  *   error != NULL  =>  bytes and messages are empty
  */

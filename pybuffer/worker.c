@@ -8,7 +8,7 @@
  * Relies on: Py_NewInterpreterFromConfig and Py_EndInterpreter leaving the thread without a thread state of the creator, which then is
  * restored; PyThreadState_SetAsyncExc working on the threads of the attached interpreter (public API throughout).
  *
- * Invariants
+ * Invariants (README.md, W1 to W6)
  *   whoever takes control->mutex, or making, holds no GIL (the holder of the mutex may need one)
  *   control->attached: the terminator may have a thread state in the interpreter. It sets that only while running; the thread clears
  *     running and then waits until attached is false. So none of its states is alive when the interpreter ends.

@@ -3,7 +3,7 @@
  * Relies on: the registry of cross-interpreter data, per interpreter for heap types, looked up by exact type. It holds the type by a weak
  * reference and is cleared with the interpreter (read in the sources of 3.12 to 3.15), so that nothing has to be unregistered.
  *
- * Invariants
+ * Invariants (README.md, X1 to X3)
  *   the field `data` owns one message from xid_send to the first of: xid_receive (which always takes it, sets data = NULL, and frees it on
  *     failure), xid_free (never received: the queue or its sender ended)
  *   the field `obj` is NULL, and `data` is NULL after delivery, so that CPython makes no pending call in the sender: the queue of those
