@@ -1,6 +1,6 @@
 /* asarray.c: isthmus.asarray and is_shared: is this somebody's memory, or one of our segments?
  *
- * Memory is ours if its owner chain (memoryview.obj, ndarray.base) ends in a SharedArray inside whose segment it lies, or if a live
+ * Memory is ours if its owner chain (memoryview.obj, .base as ndarrays have it) ends in a SharedArray inside whose segment it lies, or if a live
  * segment begins at its first byte. The buffer is held meanwhile, so that what was found can't be freed before it has a new owner.
  * Invariant: what is shared from a read-only buffer is read-only.
  */
@@ -10,15 +10,12 @@
 
 /* ---- finding the segment ------------------------------------------------------------------------------------------------------------ */
 
-/* One step towards the owner of a buffer's memory; new reference, or NULL without an exception. */
+/* One step towards the owner of a buffer's memory; new reference, or NULL without an exception. Whatever a `base` says, the memory is
+ * compared with the segment in the end. */
 static PyObject *base_of(PyObject *object) {
     if (PyMemoryView_Check(object))
         return Py_XNewRef(PyMemoryView_GET_BUFFER(object)->obj);
-    PyObject *base = PyObject_GetAttrString((PyObject *)Py_TYPE(object), "__array_ufunc__");
-    if (base != NULL) { /* an ndarray */
-        Py_DECREF(base);
-        base = PyObject_GetAttrString(object, "base");
-    }
+    PyObject *base = PyObject_GetAttrString(object, "base"); /* ndarrays and their like */
     if (base == NULL)
         PyErr_Clear();
     return base;

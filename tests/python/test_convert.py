@@ -245,6 +245,20 @@ def test_asarray_of_a_released_arrays_view() -> None:
     assert b.tolist() == [1, 2, 3] and c.tolist() == [2, 3] and len(ist.segments()) == 1
 
 
+def test_asarray_does_not_believe_what_leads_out_of_the_segment() -> None:
+    numpy = pytest.importorskip("numpy")
+    around = numpy.asarray(ist.zeros(1000))
+    a = ist.asarray(around[100:200], copy=False)
+    strided = numpy.lib.stride_tricks.as_strided
+    inside = numpy.asarray(a)
+    assert ist.is_shared(strided(inside, (5, 3), (8, 16))) and ist.asarray(strided(inside, (5,), (0,)), copy=False).strides == (0,)
+    small = numpy.asarray(ist.buffer(64))
+    for out in (strided(small, (65,)), strided(small, (2,), (64,)), strided(small, (3,), (-1,)), strided(small[60:], (5,))):
+        assert not ist.is_shared(out)
+        with pytest.raises(ValueError, match="copy"):
+            ist.asarray(out, copy=False)
+
+
 def test_asarray_copies_what_is_not_ours() -> None:
     source = bytearray(b"abc")
     b = ist.asarray(source)
