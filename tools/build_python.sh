@@ -8,8 +8,7 @@ set -euo pipefail
 [[ $(sed -n 's/^ID=//p' /etc/os-release) == debian ]] || exit 1
 need_packages "building Python" gcc libc6-dev make pkg-config xz-utils libssl-dev zlib1g-dev libffi-dev \
   liblzma-dev libbz2-dev libsqlite3-dev || exit 1
-exec 9>"$CACHE/cpython.lock"
-flock 9
+take_lock "$CACHE/cpython.lock" "CPython 3.13"
 compgen -G "$CACHE/cpython-*/bin/python3" >/dev/null && exit
 rm -rf "$CACHE"/.cpython-* # of a builder that was killed
 work=$(mktemp -d "$CACHE/.cpython-XXXXXX")

@@ -27,6 +27,14 @@ require_known_system() {
     "ISTHMUS_ANY_OS=1 tries all the same (install compilers and libraries yourself)."
 }
 
+# take_lock FILE WHAT: until this process ends, no other makes WHAT.
+take_lock() {
+  exec 9>"$1"
+  flock -n 9 && return
+  say "waiting: somebody else is making $2 ..."
+  flock 9
+}
+
 can_be_root() { [[ $(id -u) == 0 ]] || sudo -n true 2>/dev/null; }
 as_root() { if [[ $(id -u) == 0 ]]; then "$@"; else sudo -n "$@"; fi; }
 

@@ -106,7 +106,7 @@ build() {
 }
 
 exec 9>"$cache/jemalloc.lock"
-flock 9
+flock -n 9 || { say "waiting: somebody else is building jemalloc ..."; flock 9; }
 if [[ ! -d $prefix ]]; then
   rm -rf "$cache"/.jemalloc-* # of a builder that was killed
   work=$(mktemp -d "$cache/.jemalloc-XXXXXX")

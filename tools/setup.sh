@@ -31,8 +31,7 @@ setup_venv() {
   [[ ! -f $stamp || $(<"$stamp") != "$wanted" ]] || return 0
   mkdir -p "$ROOT/build"
   (
-    exec 9>"$VENV.lock"
-    flock 9
+    take_lock "$VENV.lock" "build/venv-$TAG"
     if [[ ! -f $VENV/.isthmus-python || $(<"$VENV/.isthmus-python") != "$PYTHON $("$PYTHON" -V)" ]]; then
       "$PYTHON" -c 'import ensurepip' 2>/dev/null ||
         need_packages "the virtual environment" "python3.$(tr -cd 0-9 <<<"${TAG#cp3}")-venv" || exit 1
@@ -74,8 +73,7 @@ build_in() {
   mkdir -p "$BUILD"
   [[ -f $BUILD/CMakeCache.txt ]] || say "building ${BUILD#"$ROOT"/}, about 30 s ..."
   (
-    exec 9>"$BUILD.lock"
-    flock 9
+    take_lock "$BUILD.lock" "${BUILD#"$ROOT"/}"
     # Other arguments than last time, another Python above all: nothing CMake found then counts.
     [[ -f $BUILD/.isthmus-args && $(<"$BUILD/.isthmus-args") == "$*" ]] || fresh=(--fresh)
     cd "$ROOT"

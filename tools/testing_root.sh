@@ -65,8 +65,7 @@ make_root() {
   [[ -n ${ISTHMUS_DEBIAN_MIRROR:-$(apt_mirror)} && -f /usr/share/keyrings/debian-archive-keyring.gpg ]] ||
     die "no Debian mirror is configured on this machine"
   need_packages "a Debian testing root" debootstrap util-linux || exit 1
-  exec 9>"$CACHE/testing-root.lock"
-  flock 9
+  take_lock "$CACHE/testing-root.lock" "the Debian testing root"
   fresh && return
   remove_tree "$CACHE"/.debian-testing-* # of a maker that was killed
   work=$(mktemp -d "$CACHE/.debian-testing-XXXXXX")
