@@ -51,7 +51,7 @@ setup_venv() {
 setup_tools() {
   local -a packages=(gcc libc6-dev make cmake ninja-build bzip2)
   case $1 in
-    test) packages+=(libcriterion-dev pkg-config) ;;
+    test) packages+=(g++ libcriterion-dev pkg-config) ;;
     bench) packages+=(g++ libbenchmark-dev) ;;
   esac
   # One list of everything that is missing is kinder than one after the other.
