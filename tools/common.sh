@@ -48,7 +48,7 @@ all_installed() {
   local package
   for package; do installed "$package" || return 1; done
 }
-available() { apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [^(]'; }
+available() { [[ $(apt-cache policy "$1" 2>/dev/null) =~ Candidate:\ [^\(] ]]; }
 
 # need_packages PURPOSE PACKAGE...: installs those that are missing, or says which they are.
 need_packages() {
