@@ -43,7 +43,7 @@ int array_raise_detached(SharedArrayObject *a) {
     PyObject *class = state != NULL && state->DetachedError != NULL ? state->DetachedError : PyExc_ValueError;
     uint32_t epoch = array_root(a)->epoch;
     if (array_flags(a) & ARRAY_RELEASED || epoch == ist_epoch())
-        PyErr_SetString(class, "this SharedArray was released (or moved away by a transfer) and can't be used any more");
+        PyErr_SetString(class, "this SharedArray was released and can't be used any more");
     else if (epoch == 0)
         PyErr_SetString(class, "this SharedArray was let go of: its interpreter is being ended");
     else
@@ -122,13 +122,6 @@ static void hold_change(SharedArrayObject *root, uint64_t clear, uint64_t set) {
 }
 
 void hold_end_exclusive(SharedArrayObject *root) { hold_change(root, HOLD_EXCLUSIVE, 0); }
-
-void hold_end_transfer(SharedArrayObject *root, bool moved) {
-    if (moved)
-        root->segment.slot = NULL;
-    array_set_flags(root, ARRAY_RELEASED);
-    hold_change(root, HOLD_EXCLUSIVE, HOLD_RELEASED);
-}
 
 /* The end of the root's counted reference (A1). Who calls has brought the hold to {released}, or is the root's dealloc or sweep. */
 void array_drop(SharedArrayObject *root) {

@@ -49,7 +49,7 @@ struct ist_block_counts {
 /* ---- array.c: SharedArray ------------------------------------------------------------------------------------------------------ */
 
 /* hold: who stands on a root, besides the root's own handle.
- *   63 released (the handle's own reference is given up) | 62 exclusive (freeze, make_writable, transfer under way)
+ *   63 released (the handle's own reference is given up) | 62 exclusive (freeze, make_writable under way)
  *   | 61…32 writable exports + writing pins | 31…0 views + read-only exports + reading pins
  * The step that leaves exactly {released} drops the segment reference, once. Plain under a GIL, atomic when free-threaded.
  * The top bit of either count is never reached: it makes hold_enter fail instead of overflowing. */
@@ -74,7 +74,7 @@ typedef uint32_t ist_flags;
                               and is also read-only as soon as its root is */
 #define ARRAY_C_CONTIGUOUS 2u
 #define ARRAY_F_CONTIGUOUS 4u
-#define ARRAY_RELEASED 8u  /* release(), transfer, or the end of the interpreter: any further use raises DetachedError */
+#define ARRAY_RELEASED 8u  /* release(), or the end of the interpreter: any further use raises DetachedError */
 #define ARRAY_FROZEN 16u   /* root only: its segment is frozen */
 #define ARRAY_LENT 32u     /* root only: a raw address was given out; its pin stays until the root's dealloc */
 
@@ -191,9 +191,6 @@ static inline void hold_leave(SharedArrayObject *a, uint64_t unit) {
  * in one step; 0, else -1 without an exception and with the hold it saw in *seen. Not for code that can run Python. */
 int hold_begin_exclusive(SharedArrayObject *root, uint64_t forbidden, uint64_t *seen);
 void hold_end_exclusive(SharedArrayObject *root);
-/* Ends the exclusive mark and the root's handle in the same step (a transfer that moved the reference). The handle is then .detached.
- * With `moved` the segment reference was given to somebody else: it is forgotten instead of dropped. */
-void hold_end_transfer(SharedArrayObject *root, bool moved);
 static inline uint64_t hold_read(SharedArrayObject *root) {
 #ifdef Py_GIL_DISABLED
     return atomic_load_explicit(&root->hold, memory_order_relaxed); /* relaxed: a snapshot for texts and reports */
@@ -241,7 +238,7 @@ void array_detach(SharedArrayObject *root);
 
 /* message.c: an array on its way. malloc'd, owns one counted reference of its segment; no Python object in it. */
 typedef struct ist_message ist_message;
-ist_message *message_from_array(SharedArrayObject *a, bool transfer);     /* NULL with an exception */
+ist_message *message_from_array(SharedArrayObject *a); /* NULL with an exception */
 SharedArrayObject *message_receive(core_state *state, ist_message *message); /* takes the message, on failure too */
 void message_free(ist_message *message);                                  /* plain C: no GIL needed */
 int message_init(PyObject *module, core_state *state);   /* token(), attach(), __reduce__, _rebuild, set_pickle_lease … */

@@ -71,46 +71,15 @@ static ist_message *message_alloc(SharedArrayObject *a) {
     return message;
 }
 
-static ist_message *message_share(SharedArrayObject *a) {
+ist_message *message_from_array(SharedArrayObject *a) {
     if (hold_enter(a, HOLD_SHARED) < 0) /* a release() in another thread can't take the segment away meanwhile */
         return NULL;
     ist_message *message = message_alloc(a);
-    if (message != NULL)
+    if (message != NULL) {
         ist_segment_retain_inline(message->segment);
-    hold_leave(a, HOLD_SHARED);
-    return message;
-}
-
-/* Moves the handle's own reference. It has to be a root: a view owns none. */
-static ist_message *message_transfer(SharedArrayObject *a) {
-    if (array_check(a) < 0)
-        return NULL;
-    if (a->root != NULL) {
-        PyErr_SetString(PyExc_BufferError,
-                        "only an owner can be transferred, and this array is a view of one: transfer its base, or send it");
-        return NULL;
-    }
-    ist_message *message = message_alloc(a);
-    if (message == NULL)
-        return NULL;
-    uint64_t seen = 0;
-    if (hold_begin_exclusive(a, HOLD_COUNTS, &seen) < 0) {
-        free(message);
-        if (seen & HOLD_RELEASED)
-            array_raise_detached(a);
-        else
-            PyErr_Format(PyExc_BufferError, "an array with views or exported buffers can't be transferred (%llu are alive)",
-                         (unsigned long long)((seen & HOLD_COUNTS & (HOLD_WRITER - 1)) + (seen & HOLD_COUNTS) / HOLD_WRITER));
-        return NULL;
-    }
-    hold_end_transfer(a, true);
-    return message;
-}
-
-ist_message *message_from_array(SharedArrayObject *a, bool transfer) {
-    ist_message *message = transfer ? message_transfer(a) : message_share(a);
-    if (message != NULL)
         ist_count_in_flight(1);
+    }
+    hold_leave(a, HOLD_SHARED);
     return message;
 }
 

@@ -174,7 +174,7 @@ PyGetSetDef ownership_attributes[] = {
      PyDoc_STR("How many counted references the segment has: one per interpreter's owner, message and lease. A snapshot."), NULL},
     {"segment", get_segment, NULL, PyDoc_STR("What the library knows of the segment: a SegmentInfo. A snapshot."), NULL},
     {"detached", get_detached, NULL,
-     PyDoc_STR("Whether this handle was released or moved away, or belongs to the parent process; any use raises DetachedError."), NULL},
+     PyDoc_STR("Whether this handle was released, or belongs to the parent process; any use raises DetachedError."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -52,7 +52,7 @@ static int parcel_pack_refs(core_state *state, parcel *p, PyObject *refs) {
             PyErr_Format(PyExc_TypeError, "refs[%zd] must be a SharedArray, not %.200s", i, Py_TYPE(ref)->tp_name);
             break;
         }
-        p->messages[i] = message_from_array((SharedArrayObject *)ref, false);
+        p->messages[i] = message_from_array((SharedArrayObject *)ref);
         if (p->messages[i] == NULL)
             break;
         p->count = i + 1;

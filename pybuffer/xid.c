@@ -16,7 +16,7 @@
 
 #if XID_KNOWN
 
-void *xid_send(PyObject *array) { return message_from_array((SharedArrayObject *)array, false); }
+void *xid_send(PyObject *array) { return message_from_array((SharedArrayObject *)array); }
 
 void xid_free(void *data) { message_free(data); }
 
