@@ -208,8 +208,8 @@ static int errors_init(PyObject *module, core_state *state) {
     state->SegmentGoneError =
         new_error(module, "SegmentGoneError", "A token or pickle whose segment is gone: its last owner has let go, or the lease ended.",
                   state->Error, PyExc_LookupError);
-    state->DetachedError = new_error(module, "DetachedError", "Use of a handle that was released, or inherited through fork.",
-                                     state->Error, PyExc_ValueError);
+    state->DetachedError =
+        new_error(module, "DetachedError", "Use of a handle that was released, or inherited through fork.", state->Error, PyExc_ValueError);
     state->WorkerError = new_error(module, "WorkerError", "A worker failed; the text has its traceback.", state->Error, PyExc_RuntimeError);
     return state->SegmentGoneError == NULL || state->DetachedError == NULL || state->WorkerError == NULL ? -1 : 0;
 }

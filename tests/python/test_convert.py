@@ -110,7 +110,7 @@ def test_a_list_in_itself() -> None:
 def test_values_that_do_not_fit_the_dtype() -> None:
     for values, dtype, error in (([1.5], "i4", TypeError), ([300], "u1", OverflowError), ([1j], "f8", TypeError), (["1"], "f8", TypeError)):
         with pytest.raises(error):
-            ist.array(values, dtype)  # type: ignore[arg-type]
+            ist.array(values, dtype)
 
 
 def test_lists_that_change_while_they_are_read() -> None:
@@ -154,7 +154,7 @@ def test_lists_that_change_while_they_are_read() -> None:
             return i
 
     with pytest.raises(ValueError, match="changed"):
-        ist.array(Sequence())  # type: ignore[arg-type]
+        ist.array(Sequence())
 
 
 @pytest.mark.parametrize("letter", "bBhHiIlLqQfd")

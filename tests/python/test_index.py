@@ -232,7 +232,7 @@ def test_assignment_is_all_or_nothing() -> None:
     a = ist.array([1, 2, 3])
     for value in ([7, 8, "x"], [7, 8.5, 9], [7, 2**70, 1], [7, 8], [[7], [8, 9]], "abc", None, [None] * 3, object()):
         with pytest.raises((TypeError, ValueError, OverflowError)):
-            a[:] = value  # type: ignore[call-overload]
+            a[:] = value
         assert a.tolist() == [1, 2, 3]
 
 

@@ -249,7 +249,7 @@ class Releases:
 
 
 class ReleasesFloat(Releases):
-    def __float__(self) -> float:  # type: ignore[override]
+    def __float__(self) -> float:
         return float(self.__index__())
 
 
