@@ -201,7 +201,9 @@ def test_changed_bytes_never_read_outside():
             counts["refused"] += 1
             continue
         counts["array"] += 1
-        assert c.nbytes <= 2**40
+        # a stride of 0 may make a huge array of few bytes, as numpy's broadcasting does; what is read lies inside the segment
+        span = sum((n - 1) * abs(stride) for n, stride in zip(c.shape, c.strides, strict=True)) + c.itemsize
+        assert c.size == 0 or span <= c.segment.size
         if max(c.shape, default=0) < 10_000 and c.size < 10_000:
             c.tolist()
         c.release()
