@@ -130,9 +130,7 @@ def run_processes(chunks: list[list[Job]], out: array.array, workers: int) -> Ru
     with contextlib.closing(Progress(name, sum(map(len, chunks)))) as progress:
         start = time.perf_counter()
         # Ctrl-C reaches the whole process group; this process decides what becomes of it.
-        pool = concurrent.futures.ProcessPoolExecutor(
-            workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-        )
+        pool = concurrent.futures.ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
         try:
             for ready_future in [pool.submit(demo_measure.ready) for _ in range(workers)]:
                 ready_future.result()
@@ -148,9 +146,7 @@ def run_processes(chunks: list[list[Job]], out: array.array, workers: int) -> Ru
         finally:
             pool.shutdown(cancel_futures=True)
         end = time.perf_counter()
-    return Run(
-        name, workers, ready - start, done - ready, end - start, sum(len(pickle.dumps(rows)) for rows in results)
-    )
+    return Run(name, workers, ready - start, done - ready, end - start, sum(len(pickle.dumps(rows)) for rows in results))
 
 
 @dataclass
@@ -206,14 +202,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         default=cores,
         help="worker interpreters, and processes (default: the cores, %(default)s)",
     )
-    parser.add_argument(
-        "--plot", type=Path, default=plot, metavar="FILE", help="where the plot goes (default: %(default)s)"
-    )
+    parser.add_argument("--plot", type=Path, default=plot, metavar="FILE", help="where the plot goes (default: %(default)s)")
     parser.add_argument("--no-plot", action="store_true", help="no plot")
     parser.add_argument("--json", metavar="FILE", help="write the figures as JSON, too")
-    parser.add_argument(
-        "--quick", action="store_true", help="only some of the files, and once: to see whether it works"
-    )
+    parser.add_argument("--quick", action="store_true", help="only some of the files, and once: to see whether it works")
     options = parser.parse_args(arguments)
     if options.workers < 1:
         parser.error(f"--workers must be at least 1, not {options.workers}")

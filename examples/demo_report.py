@@ -132,9 +132,7 @@ def write_plot(path: Path, source: str, files: list[str], shared: ist.SharedArra
     figure = Figure(figsize=(13, 9), dpi=110, layout="constrained", facecolor="white")
     data = columns_of(shared, len(files))
     (times, kinds), (scatter, depths) = figure.subplots(2, 2, gridspec_kw={"width_ratios": (1.15, 1)})
-    figure.suptitle(
-        f"{len(files):,} files of {source}, tokenised into one shared array", fontsize=14, fontweight="bold"
-    )
+    figure.suptitle(f"{len(files):,} files of {source}, tokenised into one shared array", fontsize=14, fontweight="bold")
     for axes in (times, kinds, scatter, depths):
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_axisbelow(True)
@@ -198,9 +196,7 @@ def plot_scatter(figure, axes, files: list[str], data: dict[str, list[int]]) -> 
     labels = dict.fromkeys(by_density[:1], below) | dict.fromkeys(by_density[-1:], above) | {largest: above}
     for i in labels.keys() - {None}:
         point = (data["lines"][i], data["tokens"][i])
-        axes.annotate(
-            short(files[i], 30), point, textcoords="offset points", fontsize=8.5, color="#333333", **labels[i]
-        )
+        axes.annotate(short(files[i], 30), point, textcoords="offset points", fontsize=8.5, color="#333333", **labels[i])
     axes.set_xlabel("lines")
     axes.set_ylabel("tokens")
     axes.set_title("Each dot a file", loc="left")

@@ -19,8 +19,22 @@
 
 /* ---- dtype.c: kinds of element ------------------------------------------------------------------------------------------------- */
 
-typedef enum ist_type_code { /* a message carries the code between interpreters; the order is part of no file format */
-    IST_BOOL, IST_I1, IST_U1, IST_I2, IST_U2, IST_I4, IST_U4, IST_I8, IST_U8, IST_F2, IST_F4, IST_F8, IST_C8, IST_C16,
+/* A message carries the code between interpreters; the order is part of no file format. */
+typedef enum ist_type_code {
+    IST_BOOL,
+    IST_I1,
+    IST_U1,
+    IST_I2,
+    IST_U2,
+    IST_I4,
+    IST_U4,
+    IST_I8,
+    IST_U8,
+    IST_F2,
+    IST_F4,
+    IST_F8,
+    IST_C8,
+    IST_C16,
     IST_TYPE_CODES
 } ist_type_code;
 
@@ -70,8 +84,9 @@ typedef uint32_t ist_flags;
 #define HOLD_RARE (HOLD_RELEASED | HOLD_EXCLUSIVE | (HOLD_EXCLUSIVE >> 1) | (HOLD_WRITER >> 1))
 
 /* flags of a handle */
-#define ARRAY_READONLY 1u  /* this handle and everything derived from it; a handle of a frozen or read-only segment has it from birth,
-                              and is also read-only as soon as its root is */
+/* READONLY: this handle and everything derived from it; a handle of a frozen or read-only segment has it from birth, and is also read-only
+ * as soon as its root is */
+#define ARRAY_READONLY 1u
 #define ARRAY_C_CONTIGUOUS 2u
 #define ARRAY_F_CONTIGUOUS 4u
 #define ARRAY_RELEASED 8u  /* release(), or the end of the interpreter: any further use raises DetachedError */
@@ -130,8 +145,10 @@ PyObject *raise_error(core_state *state, int error, const char *what_format, ...
 
 /* dtype.c */
 int dtype_init(PyObject *module, core_state *state);                    /* makes type and instances */
-DTypeObject *dtype_from_object(core_state *state, PyObject *spec);      /* numpy's grammar, numpy dtypes and scalar types, Python types; new reference */
-DTypeObject *dtype_from_format(core_state *state, const char *format, Py_ssize_t itemsize); /* PEP 3118; new reference; TypeError names it */
+/* numpy's grammar, numpy dtypes and scalar types, Python types; new reference */
+DTypeObject *dtype_from_object(core_state *state, PyObject *spec);
+/* PEP 3118; new reference; TypeError names it */
+DTypeObject *dtype_from_format(core_state *state, const char *format, Py_ssize_t itemsize);
 PyObject *dtype_get(const DTypeObject *dtype, const char *item);        /* a Python scalar; item may be unaligned */
 int dtype_set(const DTypeObject *dtype, char *item, PyObject *value);   /* all or nothing; may run Python code: pin around it */
 
@@ -142,8 +159,8 @@ int array_init(PyObject *module, core_state *state);
 SharedArrayObject *array_new_root(core_state *state, ist_segment segment, DTypeObject *dtype, int ndim, const Py_ssize_t *shape,
                                   const Py_ssize_t *strides, Py_ssize_t offset, uint32_t flags);
 /* A further handle of the same root; adds itself to the root's hold. */
-SharedArrayObject *array_new_view(SharedArrayObject *base, DTypeObject *dtype, int ndim, const Py_ssize_t *shape,
-                                  const Py_ssize_t *strides, char *data, uint32_t flags);
+SharedArrayObject *array_new_view(SharedArrayObject *base, DTypeObject *dtype, int ndim, const Py_ssize_t *shape, const Py_ssize_t *strides,
+                                  char *data, uint32_t flags);
 bool array_fits(size_t segment_size, Py_ssize_t itemsize, int ndim, const Py_ssize_t *shape, const Py_ssize_t *strides, Py_ssize_t offset);
 int array_raise_detached(SharedArrayObject *a); /* -1 with DetachedError */
 static inline uint32_t array_flags(SharedArrayObject *a) {
@@ -154,9 +171,7 @@ static inline uint32_t array_flags(SharedArrayObject *a) {
 #endif
 }
 /* Not released, not detached, not inherited through fork. */
-static inline bool array_usable(SharedArrayObject *a) {
-    return !(array_flags(a) & ARRAY_RELEASED) && array_root(a)->epoch == ist_epoch();
-}
+static inline bool array_usable(SharedArrayObject *a) { return !(array_flags(a) & ARRAY_RELEASED) && array_root(a)->epoch == ist_epoch(); }
 static inline int array_check(SharedArrayObject *a) { return __builtin_expect(array_usable(a), 1) ? 0 : array_raise_detached(a); }
 static inline bool array_readonly(SharedArrayObject *a) { return ((array_flags(a) | array_flags(array_root(a))) & ARRAY_READONLY) != 0; }
 
@@ -214,14 +229,14 @@ int array_getbuffer(PyObject *self, Py_buffer *view, int flags);
 void array_releasebuffer(PyObject *self, Py_buffer *view);
 
 /* interp.c */
-ist_block *block_join(PyObject *module);             /* new counted reference of this interpreter's block, made on first use; NULL with an exception */
+ist_block *block_join(PyObject *module); /* new counted reference of this interpreter's block, made on first use; NULL with an exception */
 void block_release(ist_block *block);
-int block_add(ist_block *block, SharedArrayObject *root);     /* sets root->block, a counted reference; -1: closed, with an exception */
-void block_remove(SharedArrayObject *root);          /* unlinks, gives up the root's count of the block, block = NULL; at the root's drop,
-                                                        dealloc or detach; idempotent (block is NULL) */
-void block_sweep_current(void);                      /* this interpreter's block, now: for an interpreter that can't be ended */
-int64_t block_exports(void);                         /* over all interpreters */
-int64_t block_orphaned(void);                        /* roots that outlived the sweep of their interpreter */
+int block_add(ist_block *block, SharedArrayObject *root); /* sets root->block, a counted reference; -1: closed, with an exception */
+/* Unlinks, gives up the root's count of the block, block = NULL; at the root's drop, dealloc or detach; idempotent (block is NULL). */
+void block_remove(SharedArrayObject *root);
+void block_sweep_current(void); /* this interpreter's block, now: for an interpreter that can't be ended */
+int64_t block_exports(void); /* over all interpreters */
+int64_t block_orphaned(void); /* roots that outlived the sweep of their interpreter */
 /* One export more or less of a root that is in a block: before hold_leave, which may take it out. */
 static inline void block_count_export(SharedArrayObject *root, int delta) {
     struct ist_block_counts *counts = (struct ist_block_counts *)(void *)root->block;
@@ -240,10 +255,10 @@ void array_detach(SharedArrayObject *root);
 typedef struct ist_message ist_message;
 ist_message *message_from_array(SharedArrayObject *a); /* NULL with an exception */
 SharedArrayObject *message_receive(core_state *state, ist_message *message); /* takes the message, on failure too */
-void message_free(ist_message *message);                                  /* plain C: no GIL needed */
-int message_init(PyObject *module, core_state *state);   /* token(), attach(), __reduce__, _rebuild, set_pickle_lease … */
+void message_free(ist_message *message); /* plain C: no GIL needed */
+int message_init(PyObject *module, core_state *state); /* token(), attach(), __reduce__, _rebuild, set_pickle_lease … */
 void message_report_leases(void); /* logs leases that ran out unloaded since the last time; keeps the exception that is set */
-extern PyMethodDef message_array_methods[];              /* merged into SharedArray's methods by array.c */
+extern PyMethodDef message_array_methods[]; /* merged into SharedArray's methods by array.c */
 
 /* xid.c: CPython's cross-interpreter data, one small file per signature family */
 int xid_register(core_state *state);

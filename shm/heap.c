@@ -185,7 +185,8 @@ struct arena_config {
 };
 
 static int make_arena(struct isti_heap *h) {
-    h->hooks = (extent_hooks_t){.alloc = hook_alloc, .dalloc = hook_dalloc, .purge_forced = hook_purge, .split = hook_split, .merge = hook_merge};
+    h->hooks =
+        (extent_hooks_t){.alloc = hook_alloc, .dalloc = hook_dalloc, .purge_forced = hook_purge, .split = hook_split, .merge = hook_merge};
     struct arena_config config = {.extent_hooks = &h->hooks, .metadata_use_hooks = false};
     size_t size = sizeof h->arena;
     if (ist_je_mallctl("experimental.arenas_create_ext", &h->arena, &size, &config, sizeof config) != 0)

@@ -129,7 +129,8 @@ int ist_segment_map(int fd, uint64_t offset, size_t size, uint32_t flags, ist_se
         return -EINVAL; /* a mapping beyond the end kills by SIGBUS */
     const size_t lead = (size_t)(offset % isti_page_size());
     const int protection = (flags & IST_READONLY) ? PROT_READ : PROT_READ | PROT_WRITE;
-    char *mapping = isti_os.mmap(NULL, size + lead, protection, (flags & IST_PRIVATE) ? MAP_PRIVATE : MAP_SHARED, fd, (off_t)(offset - lead));
+    char *mapping =
+        isti_os.mmap(NULL, size + lead, protection, (flags & IST_PRIVATE) ? MAP_PRIVATE : MAP_SHARED, fd, (off_t)(offset - lead));
     if (mapping == MAP_FAILED)
         return -errno;
     struct isti_wrap wrap = {.mapping = mapping, .mapping_size = size + lead};
@@ -351,7 +352,8 @@ static int add_owner(ist_slot *slot, uint64_t state, uint32_t generation, ist_se
         if (owners_of(state) >= IST_OWNERS_LIMIT - 1)
             return -EOVERFLOW;
         /* acquire: pairs with create's release store and freeze's exchange */
-    } while (!atomic_compare_exchange_weak_explicit(&slot->state, &state, state + IST_ONE_OWNER, memory_order_acquire, memory_order_acquire));
+    } while (
+        !atomic_compare_exchange_weak_explicit(&slot->state, &state, state + IST_ONE_OWNER, memory_order_acquire, memory_order_acquire));
     *out = handle(slot, state);
     return 0;
 }

@@ -12,9 +12,7 @@
 struct ist_slot;
 
 /* Counters: only their thread writes (load and store, both relaxed: no other writer), anybody may read. */
-typedef enum isti_counter {
-    ISTI_BYTES_COPIED, ISTI_IN_FLIGHT, ISTI_COUNTERS
-} isti_counter;
+typedef enum isti_counter { ISTI_BYTES_COPIED, ISTI_IN_FLIGHT, ISTI_COUNTERS } isti_counter;
 
 struct isti_thread {
     uint32_t heap_epoch;      /* of the heap whose arena this thread is bound to; ISTI_UNBOUND: none */

@@ -300,9 +300,7 @@ def _top(name: str) -> str:
 def _absolute(name: str, globals: "Mapping[str, object]", level: int) -> str:
     if level == 0:
         return name
-    package = globals.get("__package__") or (
-        globals["__name__"] if "__path__" in globals else str(globals["__name__"]).rpartition(".")[0]
-    )
+    package = globals.get("__package__") or (globals["__name__"] if "__path__" in globals else str(globals["__name__"]).rpartition(".")[0])
     base = str(package).rsplit(".", level - 1)[0]
     return f"{base}.{name}" if name else base
 

@@ -84,9 +84,7 @@ def divide(a, b):
 
 
 def fail(kind, *args):
-    raise {"picky": Picky, "stubborn": Stubborn, "last": Last, "exit": SystemExit, "interrupt": KeyboardInterrupt}[
-        kind
-    ](*args)
+    raise {"picky": Picky, "stubborn": Stubborn, "last": Last, "exit": SystemExit, "interrupt": KeyboardInterrupt}[kind](*args)
 
 
 def chain():

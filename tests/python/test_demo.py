@@ -138,9 +138,7 @@ def test_a_folder_with_broken_files(tmp_path):
     outcome, data, _ = demo_run(tmp_path, folder, "--quick", "--no-plot")
     assert data["files"] == 22
     assert "2 of 22 files could not be measured in full" in outcome.out
-    assert re.search(r"broken\.py +can't be decoded", outcome.out) and re.search(
-        r"torn\.py +can't be tokenised", outcome.out
-    )
+    assert re.search(r"broken\.py +can't be decoded", outcome.out) and re.search(r"torn\.py +can't be tokenised", outcome.out)
 
 
 def test_without_numpy_and_matplotlib(tmp_path):

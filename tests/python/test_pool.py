@@ -131,9 +131,7 @@ def test_other_buffers_are_copied_and_counted(pool, content):
     before = copied()
     if isinstance(content, str):
         np = pytest.importorskip("numpy")
-        with pytest.raises(
-            ImportError, match='numpy can\'t be used in an own-GIL interpreter: use kind="process"'
-        ) as caught:
+        with pytest.raises(ImportError, match='numpy can\'t be used in an own-GIL interpreter: use kind="process"') as caught:
             pool.submit(tasks.identity, np.arange(100.0)).result(DEADLINE)
         assert "isthmus.array(x)" in "".join(caught.value.__notes__)
         assert copied() - before == 800

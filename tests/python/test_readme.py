@@ -8,9 +8,7 @@ import pytest
 import scripts
 
 ROOT = Path(__file__).resolve().parents[2]
-SNIPPETS = re.findall(
-    r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-)
+SNIPPETS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 pytestmark = pytest.mark.matrix
 

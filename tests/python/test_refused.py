@@ -53,9 +53,7 @@ def user(tmp_path, monkeypatch):
 
 
 def refused(module="heavy"):
-    return pytest.raises(
-        ImportError, match=f'^{module} can\'t be used in an own-GIL interpreter: use kind="process" .*_ext does not'
-    )
+    return pytest.raises(ImportError, match=f'^{module} can\'t be used in an own-GIL interpreter: use kind="process" .*_ext does not')
 
 
 def test_what_a_module_may_do_at_its_top_level(user):
@@ -188,10 +186,7 @@ def test_libraries_see_the_true_error(user):
         lib="try:\n    import heavy\nexcept ImportError as error:\n    heavy, why = None, str(error)\n",
         libneeds="import heavy\nname = 1\n",
     )
-    assert (
-        names["lib"].heavy is None
-        and names["lib"].why == "module heavy._ext does not support loading in subinterpreters"
-    )
+    assert names["lib"].heavy is None and names["lib"].why == "module heavy._ext does not support loading in subinterpreters"
     with refused("libneeds"):  # the outermost module that the user imported
         names["name"]()
 
@@ -247,9 +242,7 @@ def test_a_submodule_that_is_refused(user):
 
 
 def test_the_module_of_a_task_may_be_refused_itself(user):
-    user.add(
-        **{"pkg/__init__": "from . import part\nfrom .part import f\n", "pkg/part": "import heavy\ndef f(): return 3\n"}
-    )
+    user.add(**{"pkg/__init__": "from . import part\nfrom .part import f\n", "pkg/part": "import heavy\ndef f(): return 3\n"})
     function = _refused.find("pkg", "f")  # as numpy.sum: numpy itself is what can't be imported
     with refused("pkg"):
         function()
