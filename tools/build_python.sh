@@ -14,14 +14,14 @@ rm -rf "$CACHE"/.cpython-* # of a builder that was killed
 work=$(mktemp -d "$CACHE/.cpython-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-build() {
-  "$ROOT/tools/apt_source.sh" "$work" python3.13 3.13. trixie
-  cd "$work"
-  tar -xJf python3.13_*.orig.tar.xz
-  cd [Pp]ython-*3.13*/
-  ./configure -q --prefix="$prefix" --without-static-libpython
-  make -s -j"$(nproc)"
-  make -s install DESTDIR="$work/out"
+build() { # its caller asks for its status, so set -e is off in here
+  "$ROOT/tools/apt_source.sh" "$work" python3.13 3.13. trixie &&
+    cd "$work" &&
+    tar -xJf python3.13_*.orig.tar.xz &&
+    cd [Pp]ython-*3.13*/ &&
+    ./configure -q --prefix="$prefix" --without-static-libpython &&
+    make -s -j"$(nproc)" &&
+    make -s install DESTDIR="$work/out"
 }
 
 say "building CPython 3.13, about 5 minutes on 2 cores, once per machine ..."

@@ -25,18 +25,18 @@ remove_tree() { # never across a mount
   as_root rm -rf --one-file-system "$@"
 }
 
-bootstrap() { # bootstrap SUITE FOLDER
+bootstrap() { # bootstrap SUITE FOLDER; its caller asks for its status, so set -e is off in here
   local mirror=${ISTHMUS_DEBIAN_MIRROR:-$(apt_mirror)}
   # The script is named because an older debootstrap does not know the newest suites by name.
   as_root unshare --mount debootstrap --variant=minbase --keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
-    "$1" "$2" "$mirror" /usr/share/debootstrap/scripts/sid
+    "$1" "$2" "$mirror" /usr/share/debootstrap/scripts/sid || return 1
   apt-config dump | grep -E '^Acquire::(http|https|Check)' | as_root tee "$2/etc/apt/apt.conf.d/80host" >/dev/null || true
   printf '#!/bin/sh\nexit 101\n' | as_root tee "$2/usr/sbin/policy-rc.d" >/dev/null
-  as_root chmod +x "$2/usr/sbin/policy-rc.d"
-  enter "$2" / apt-get -qq update
-  enter "$2" / env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${packages[@]}"
-  enter "$2" / apt-get clean
-  as_root touch "$2/.made"
+  as_root chmod +x "$2/usr/sbin/policy-rc.d" &&
+    enter "$2" / apt-get -qq update &&
+    enter "$2" / env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${packages[@]}" &&
+    enter "$2" / apt-get clean &&
+    as_root touch "$2/.made"
 }
 
 # enter FOLDER DIRECTORY COMMAND...: the command in the folder as its root file system.
