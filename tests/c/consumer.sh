@@ -25,7 +25,8 @@ if ! { "$cmake" -S "$here/consumer" -B "$work/build" -DCMAKE_PREFIX_PATH="$work/
   exit 1
 fi
 "$work/build/consumer"
-ldd "$work/build/consumer" | grep -q "$work/moved/.*libisthmus" || { echo "it runs with another libisthmus"; exit 1; }
+libraries=$(ldd "$work/build/consumer") # whole: grep -q would end the pipe early
+grep -q "$work/moved/.*libisthmus" <<<"$libraries" || { echo "it runs with another libisthmus"; exit 1; }
 
 if ! command -v pkg-config >/dev/null; then
   echo "skipped: find_package works; there is no pkg-config"
