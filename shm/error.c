@@ -12,6 +12,14 @@ const char *ist_strerror(int error) {
     case -EROFS: return "the memory is read-only";
     case -EOVERFLOW: return "a counter would leave its range";
     case -ENOTRECOVERABLE: return "the memory belongs to the parent process";
+    case -ENOSPC: return "a table of the domain is full";
+    case -EUSERS: return "the domain has no room for another process";
+    case -EMLINK: return "the process is in too many domains";
+    case -EBADMSG: return "the domain's tables hold what can't be";
+    case -EEXIST: return "the name is taken";
+    case -ENOENT: return "nothing of that name or at that place";
+    case -ENOTUNIQ: return "several domains have that name";
+    case -ETIMEDOUT: return "another process is in the way and doesn't go on";
     case -EACCES: return "permission denied";
     case -EBADF: return "bad file descriptor";
     case -ENODEV: return "the file can't be mapped";

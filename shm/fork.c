@@ -1,19 +1,22 @@
-/* fork.c: the epoch and the order of the fork handlers.
+/* fork.c: the two epochs and the order of the fork handlers.
  *
- * The epoch word stands alone in a page that the kernel wipes in a forked child (MADV_WIPEONFORK), so also a child that came about
+ * The epoch words stand alone in a page that the kernel wipes in a forked child (MADV_WIPEONFORK), so also a child that came about
  * without handlers (a raw clone) reads 0 there and every entry of the library refuses. Our own child handler then writes the next
- * number: from there on the child may make a heap of its own, and everything of the parent's is told by its older epoch.
+ * numbers: that of the process always, that of the memory if the child couldn't be made an owner of what its parent owned.
  *
- *   epoch page = 0            in a child whose handlers didn't run
- *   epoch page = `epoch`      otherwise; `epoch` grows by one in each generation of children
+ *   epoch page = 0, 0                         in a child whose handlers didn't run
+ *   epoch page = memory epoch, process epoch  otherwise; the second grows by one in each generation of children
  *
- * Lock order: lease, threads, heap, housekeeper; then jemalloc's own, which it takes in a prepare handler of its own. Prepare handlers run
- * in the reverse order of registration, so jemalloc must have registered first: it is started here before we register.
+ * Lock order: lease, heap, domains (domain.c has the order within), threads, housekeeper; then jemalloc's own, which it takes in a prepare
+ * handler of its own. Prepare handlers run in the reverse order of registration, so jemalloc must have registered first: it is started here
+ * before we register.
  */
 #include "fork.h"
 
 #include "os.h"
+#include "point.h"
 
+#include <isthmus/process.h>
 #include <jemalloc/jemalloc.h>
 #include <sys/mman.h>
 
@@ -21,33 +24,53 @@
 #  define MADV_WIPEONFORK 18
 #endif
 
-static uint32_t epoch = 1;
-static volatile uint32_t fallback_word = 1; /* only if the page couldn't be had: then a raw clone isn't noticed */
-static volatile uint32_t *word = &fallback_word;
-const volatile uint32_t *ist_epoch_word = &fallback_word;
+#define CALLS 8
+
+static uint32_t memory_epoch = 1, process_epoch = 1;
+static volatile uint32_t fallback_words[2] = {1, 1}; /* only if the page couldn't be had: then a raw clone isn't noticed */
+static volatile uint32_t *words = fallback_words;
+const volatile uint32_t *ist_epoch_word = fallback_words;
+static void (*calls[CALLS])(void);
+static _Atomic(uint32_t) call_count;
 
 static void prepare(void) {
     isti_lease_fork_prepare();
-    isti_thread_fork_prepare();
     isti_heap_fork_prepare();
+    isti_domain_fork_prepare();
+    isti_thread_fork_prepare();
     isti_housekeeper_fork_prepare();
 }
 
 static void parent(void) {
     isti_housekeeper_fork_parent();
-    isti_heap_fork_parent();
     isti_thread_fork_parent();
+    isti_domain_fork_parent();
+    isti_heap_fork_parent();
     isti_lease_fork_parent();
 }
 
 static void child(void) {
-    epoch++;
-    *word = epoch;
+    process_epoch++;
+    memory_epoch += !isti_domain_fork_carried();
+    words[0] = memory_epoch;
+    words[1] = process_epoch;
     isti_housekeeper_fork_child();
-    isti_heap_fork_child();
     isti_thread_fork_child();
-    isti_segment_fork_child();
+    isti_domain_fork_child();
+    isti_heap_fork_child();
     isti_lease_fork_child();
+    /* relaxed: the child has one thread */
+    for (uint32_t i = 0; i < atomic_load_explicit(&call_count, memory_order_relaxed); i++)
+        calls[i]();
+}
+
+int ist_at_fork_child(void (*call)(void)) {
+    uint32_t i = atomic_load_explicit(&call_count, memory_order_relaxed);
+    if (i == CALLS)
+        return -ENOSPC;
+    calls[i] = call;
+    atomic_store_explicit(&call_count, i + 1, memory_order_release); /* the child of a fork in another thread finds it set */
+    return 0;
 }
 
 __attribute__((constructor)) static void start(void) {
@@ -57,9 +80,10 @@ __attribute__((constructor)) static void start(void) {
     void *page = isti_os.mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page != MAP_FAILED) {
         if (isti_os.madvise(page, 4096, MADV_WIPEONFORK) == 0) {
-            word = page;
-            *word = epoch;
-            ist_epoch_word = word;
+            words = page;
+            words[0] = memory_epoch;
+            words[1] = process_epoch;
+            ist_epoch_word = words;
         } else
             isti_os.munmap(page, 4096);
     }

@@ -3,6 +3,7 @@
 #define ISTI_FORK_H
 
 #include <isthmus/heap.h>
+#include <stdbool.h>
 
 /* Each module with a lock or a thread gives its three handlers; fork.c calls them in lock order. */
 void isti_lease_fork_prepare(void);
@@ -17,6 +18,9 @@ void isti_heap_fork_child(void);
 void isti_housekeeper_fork_prepare(void);
 void isti_housekeeper_fork_parent(void);
 void isti_housekeeper_fork_child(void);
-void isti_segment_fork_child(void);
+void isti_domain_fork_prepare(void);
+void isti_domain_fork_parent(void);
+void isti_domain_fork_child(void);
+bool isti_domain_fork_carried(void); /* whether the child owns what its parent owned */
 
 #endif

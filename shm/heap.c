@@ -1,12 +1,12 @@
-/* heap.c: a jemalloc arena over a window of one sparse, sealed memfd.
+/* heap.c: a jemalloc arena over this process's window of the domain's sparse, sealed data memfd.
  *
  * The window is reserved whole and committed by touching, so extents are handed to jemalloc by moving one mark up; jemalloc keeps what it
  * had (retain) and splits and merges it as it likes. Unused pages are punched out of the file. jemalloc's own metadata is ordinary private
  * memory: nothing in the window is trusted.
  *
- *   window: [base, base + size), a mapping of fd from 0 on, never unmapped
+ *   window: [base, base + size), a mapping of the window's part of the domain's data memfd, never unmapped
  *   extents handed out: [base, base + used)
- *   a heap is alive iff heap.epoch == ist_epoch(): in a forked child it is dead, until the child opens its own
+ *   a heap is alive iff heap.epoch == ist_process_epoch(): in a forked child it is dead, until the child opens its own
  *
  * A dead heap is enforced at two levels. Every entry here looks at the epoch before it enters jemalloc, as hits in the thread cache never
  * reach a hook; and every hook looks as well, as the child's copy of jemalloc may be entered on other ways (its thread cache is flushed when
@@ -14,13 +14,13 @@
  */
 #include "heap.h"
 
+#include "domain.h"
 #include "fork.h"
 #include "housekeeper.h"
 #include "os.h"
 #include "sanitizer.h"
 #include "slab.h"
 
-#include <fcntl.h>
 #include <isthmus/lease.h>
 #include <jemalloc/jemalloc.h>
 #include <linux/falloc.h>
@@ -32,13 +32,8 @@
 #ifndef MADV_POPULATE_WRITE
 #  define MADV_POPULATE_WRITE 23
 #endif
-#ifndef F_SEAL_SEAL
-#  define F_SEAL_SEAL 1
-#  define F_SEAL_SHRINK 2
-#  define F_SEAL_GROW 4
-#endif
 
-#define DEFAULT_SIZE (UINT64_C(64) << 30)
+#define DEFAULT_SIZE ISTI_WINDOW_DEFAULT
 #define MINIMUM_SIZE (UINT64_C(1) << 20)
 #define GRANULE ISTI_GRANULE
 #define PAGE ISTI_PAGE
@@ -47,20 +42,23 @@ struct isti_heap {
     extent_hooks_t hooks; /* first: a hook gets its address */
     uint32_t epoch;
     unsigned arena;
-    int fd;
+    int fd; /* the domain's */
+    struct isti_domain *domain;
     struct isti_window window;
     _Atomic(size_t) used;
     size_t decay_mib[3], dirty_mib[4], purge_mib[3];
 };
 
 static _Atomic(struct isti_heap *) current;
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards opening and the options */
-static size_t wanted_size;                                /* 0: environment or default */
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;         /* guards opening */
+static pthread_mutex_t options_mutex = PTHREAD_MUTEX_INITIALIZER; /* guards the three below until they are read; no lock is taken in it */
+static _Atomic(size_t) wanted_size; /* 0: environment or default; relaxed: a setting */
 static bool options_read;
+struct isti_limits isti_limits;
 
 /* ---- hooks: called by jemalloc from several threads at once, with its locks held */
 
-static bool dead(const struct isti_heap *h) { return h->epoch != ist_epoch(); }
+static bool dead(const struct isti_heap *h) { return h->epoch != ist_process_epoch(); }
 
 static void *hook_alloc(extent_hooks_t *hooks, void *at, size_t size, size_t alignment, bool *zero, bool *commit, unsigned arena) {
     (void)arena;
@@ -124,30 +122,29 @@ static size_t parse_size(const char *text) {
     return (size_t)(n << shift);
 }
 
-/* The mutex is held. */
-static void read_environment(void) {
-    if (options_read)
-        return;
+void isti_limits_read(void) {
+    pthread_mutex_lock(&options_mutex);
+    bool first = !options_read;
     options_read = true;
-    const char *size = getenv("ISTHMUS_HEAP_SIZE"), *keeper = getenv("ISTHMUS_HOUSEKEEPER");
-    if (wanted_size == 0 && size != NULL) {
-        size_t n = parse_size(size);
-        wanted_size = n < MINIMUM_SIZE ? 0 : n;
+    if (first) {
+        const char *size = getenv("ISTHMUS_HEAP_SIZE");
+        if (isti_heap_wanted() == 0 && size != NULL) {
+            size_t n = parse_size(size);
+            atomic_store_explicit(&wanted_size, n < MINIMUM_SIZE ? 0 : n, memory_order_relaxed);
+        }
     }
-    if (keeper != NULL && strcmp(keeper, "0") == 0)
+    pthread_mutex_unlock(&options_mutex);
+    const char *keeper = getenv("ISTHMUS_HOUSEKEEPER");
+    if (first && keeper != NULL && strcmp(keeper, "0") == 0)
         isti_housekeeper_disable();
 }
 
-static int reserve(struct isti_heap *h, size_t size) {
+uint64_t isti_heap_wanted(void) { return atomic_load_explicit(&wanted_size, memory_order_relaxed); }
+
+static int reserve(struct isti_heap *h, struct isti_domain *d, size_t size) {
     size_t granules = size / GRANULE * sizeof(uint32_t), pages = size / PAGE * sizeof(uint32_t);
-    struct rlimit file;
-    /* beyond this limit ftruncate doesn't fail: it kills by SIGXFSZ */
-    if (isti_os.getrlimit(RLIMIT_FSIZE, &file) == 0 && file.rlim_cur != RLIM_INFINITY && size > file.rlim_cur)
-        return -ENOMEM;
-    if (isti_os.ftruncate(h->fd, (off_t)size) != 0)
-        return errno == EFBIG || errno == EINVAL ? -ENOMEM : -errno;
     const int writable = PROT_READ | PROT_WRITE, table = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    void *base = isti_os.mmap(NULL, size, writable, MAP_SHARED | MAP_NORESERVE, h->fd, 0);
+    void *base = isti_os.mmap(NULL, size, writable, MAP_SHARED | MAP_NORESERVE, h->fd, (off_t)(d->window * d->window_size));
     if (base == MAP_FAILED)
         return -ENOMEM;
     void *tables = isti_os.mmap(NULL, granules + pages, writable, table, -1, 0);
@@ -197,22 +194,22 @@ static int make_arena(struct isti_heap *h) {
     return 0;
 }
 
-static int open_memfd(struct isti_heap *h) {
-    h->fd = isti_os.memfd_create("isthmus", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (h->fd < 0)
-        return -errno;
-    read_environment();
-    size_t size = wanted_size != 0 ? wanted_size : DEFAULT_SIZE;
-    size = (size + (PAGE * 16 - 1)) & ~(size_t)(PAGE * 16 - 1);
-    int error;
-    while ((error = reserve(h, size)) == -ENOMEM && size / 2 >= MINIMUM_SIZE)
-        size = size / 2 & ~(size_t)(PAGE * 16 - 1);
-    if (error == 0 && isti_os.add_seals(h->fd, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-        error = -errno;
-        unreserve(h);
-    }
+/* The domain's window for this process, as much of it as is wanted and fits the address space. */
+static int open_window(struct isti_heap *h) {
+    struct isti_domain *d;
+    int error = isti_domain_home(&d);
+    if (error == 0 && d->window_anchor == NULL && !d->window_taken)
+        error = isti_window_take(d);
     if (error != 0)
-        isti_os.close(h->fd);
+        return error;
+    d->window_taken = true; /* stays ours, whatever fails below */
+    h->domain = d;
+    h->fd = d->data_fd;
+    size_t size = isti_heap_wanted() != 0 ? isti_heap_wanted() : DEFAULT_SIZE;
+    size = (size + (PAGE * 16 - 1)) & ~(size_t)(PAGE * 16 - 1);
+    size = size > d->window_size ? d->window_size : size;
+    while ((error = reserve(h, d, size)) == -ENOMEM && size / 2 >= MINIMUM_SIZE)
+        size = size / 2 & ~(size_t)(PAGE * 16 - 1);
     return error;
 }
 
@@ -220,8 +217,9 @@ static int open_memfd(struct isti_heap *h) {
 static void forget_parents(void) { ist_je_mallctl("thread.tcache.flush", NULL, NULL, NULL, 0); }
 
 static int open_heap(struct isti_heap **out) {
-    if (ist_epoch() == 0)
+    if (ist_process_epoch() == 0)
         return -ENOTRECOVERABLE; /* a child made without handlers */
+    isti_limits_read();
     pthread_mutex_lock(&mutex);
     /* acquire: pairs with the release below */
     struct isti_heap *h = atomic_load_explicit(&current, memory_order_acquire);
@@ -230,19 +228,20 @@ static int open_heap(struct isti_heap **out) {
         if (h != NULL)
             forget_parents();
         h = isti_os.calloc(1, sizeof *h);
-        error = h == NULL ? -ENOMEM : open_memfd(h);
+        error = h == NULL ? -ENOMEM : open_window(h);
         if (error == 0) {
-            h->epoch = ist_epoch();
+            h->epoch = ist_process_epoch();
             error = make_arena(h);
-            if (error != 0) {
+            if (error != 0)
                 unreserve(h);
-                isti_os.close(h->fd);
-            }
         }
         if (error != 0)
             isti_os.free(h);
-        else
+        else {
+            h->domain->window_base = h->window.base;
+            h->domain->window_mapped = h->window.size;
             atomic_store_explicit(&current, h, memory_order_release); /* pairs with the acquire of every entry */
+        }
     }
     pthread_mutex_unlock(&mutex);
     if (error == 0)
@@ -266,6 +265,21 @@ uint32_t isti_address_get(const void *block) {
     return atomic_load_explicit(isti_window_entry(&h->window, block), memory_order_relaxed);
 }
 
+void isti_address_forget(const void *block, uint32_t index) {
+    const struct isti_heap *h = live_heap();
+    if (h == NULL || !isti_window_contains(&h->window, block))
+        return;
+    uint32_t own = index + 1;
+    /* relaxed: the caller holds what keeps the block from being another's */
+    atomic_compare_exchange_strong_explicit(isti_window_entry(&h->window, block), &own, 0, memory_order_relaxed, memory_order_relaxed);
+}
+
+void isti_address_replace(const void *block, uint32_t index) {
+    const struct isti_heap *h = live_heap();
+    if (h != NULL && isti_window_contains(&h->window, block))
+        isti_window_enter(&h->window, block, index);
+}
+
 /* ---- blocks */
 
 static int prefault(char *block, size_t size) {
@@ -275,7 +289,7 @@ static int prefault(char *block, size_t size) {
     if (errno != EINVAL) /* EINVAL: Linux before 5.14 */
         return -ENOMEM;
     struct isti_heap *h = live_heap();
-    off_t offset = (off_t)(start - (uintptr_t)h->window.base);
+    off_t offset = (off_t)(start - (uintptr_t)h->window.base + h->domain->window * h->domain->window_size);
     return isti_os.fallocate(h->fd, 0, offset, (off_t)(end - start)) == 0 ? 0 : -ENOMEM;
 }
 
@@ -312,7 +326,7 @@ static void *allocate(const struct isti_window *w, size_t size, uint32_t flags) 
 }
 
 void *isti_heap_alloc_slow(struct isti_thread *t, size_t size, uint32_t flags, uint32_t index, int *error) {
-    if (t->heap_epoch != ist_epoch() && (*error = bind_thread(t)) != 0)
+    if (t->heap_epoch != ist_process_epoch() && (*error = bind_thread(t)) != 0)
         return NULL;
     const struct isti_window *w = t->window;
     *error = -ENOMEM;
@@ -322,6 +336,7 @@ void *isti_heap_alloc_slow(struct isti_thread *t, size_t size, uint32_t flags, u
     if (block == NULL) {
         /* leases may hold what is missing, and pages in this thread's cache may join their neighbours */
         ist_lease_expire();
+        ist_sweep(); /* and other processes: the dead, and what the living have let go */
         isti_heap_purge();
         block = allocate(w, size, flags);
         if (block == NULL)
@@ -340,6 +355,11 @@ void isti_heap_free_slow(void *block, size_t size) {
     struct isti_heap *h = live_heap();
     if (h != NULL)
         isti_window_free(&h->window, block, size);
+}
+
+void isti_heap_give_back(void *block, size_t size) {
+    isti_thread(); /* so that what this thread's cache keeps goes back at its end */
+    isti_heap_free_slow(block, size);
 }
 
 /* ---- pages back to the system */
@@ -367,7 +387,24 @@ void isti_heap_purge(void) {
 uint64_t isti_heap_mapped(void) {
     struct isti_heap *h = live_heap();
     struct stat st;
-    return h != NULL && isti_os.fstat(h->fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+    if (h == NULL)
+        return 0;
+    /* relaxed: a snapshot */
+    if (atomic_load_explicit(&h->domain->marks->windows, memory_order_relaxed) == 1)
+        return isti_os.fstat(h->fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+    uint64_t mapped = 0; /* of our window alone */
+    const off_t begin = (off_t)(h->domain->window * h->domain->window_size), end = begin + (off_t)h->window.size;
+    for (off_t at = begin; at < end;) {
+        off_t data = isti_os.lseek(h->fd, at, SEEK_DATA);
+        if (data < 0 || data >= end)
+            break;
+        off_t hole = isti_os.lseek(h->fd, data, SEEK_HOLE);
+        if (hole < 0)
+            break;
+        mapped += (uint64_t)((hole < end ? hole : end) - data);
+        at = hole;
+    }
+    return mapped;
 }
 
 /* ---- public */
@@ -377,20 +414,33 @@ size_t ist_heap_size(void) {
     return h == NULL ? 0 : h->window.size;
 }
 
+static bool options_fit(const ist_options *o) {
+    return o != NULL && o->struct_size == sizeof *o && (o->flags & ~IST_OPTION_NO_HOUSEKEEPER) == 0 && o->reserved == 0 &&
+           (o->heap_size == 0 || (o->heap_size >= MINIMUM_SIZE && o->heap_size <= SIZE_MAX / 2)) && o->processes <= ISTI_MEMBERS &&
+           (o->published == 0 || (o->published >= ISTI_DESCRIPTORS_LEAST && o->published <= ISTI_DESCRIPTORS));
+}
+
 int ist_configure(const ist_options *o) {
-    if (o == NULL || o->struct_size < sizeof *o || (o->flags & ~IST_OPTION_NO_HOUSEKEEPER) != 0 || o->reserved != 0 ||
-        (o->heap_size != 0 && (o->heap_size < MINIMUM_SIZE || o->heap_size > SIZE_MAX / 2)))
+    if (!options_fit(o))
         return -EINVAL;
-    if (ist_epoch() == 0)
+    if (ist_process_epoch() == 0)
         return -ENOTRECOVERABLE;
+    isti_limits_read();
     pthread_mutex_lock(&mutex);
     int error = live_heap() != NULL ? -EBUSY : 0;
     if (error == 0) {
-        read_environment();
         if (o->heap_size != 0)
-            wanted_size = o->heap_size;
+            atomic_store_explicit(&wanted_size, o->heap_size, memory_order_relaxed);
+        if (o->processes != 0)
+            isti_limits.processes = o->processes;
+        for (uint32_t rows = ISTI_DESCRIPTORS_LEAST; o->published != 0 && rows <= ISTI_DESCRIPTORS; rows *= 2) {
+            isti_limits.published = rows;
+            if (rows >= o->published)
+                break;
+        }
         if (o->flags & IST_OPTION_NO_HOUSEKEEPER)
             isti_housekeeper_disable();
+        isti_domain_discard(); /* one that was joined before its first use was made with other limits */
     }
     pthread_mutex_unlock(&mutex);
     if (error == 0 && o->lease_ns != 0)
@@ -400,6 +450,7 @@ int ist_configure(const ist_options *o) {
 
 size_t ist_collect(void) {
     size_t dropped = ist_lease_expire();
+    ist_sweep();
     isti_heap_purge();
     return dropped;
 }

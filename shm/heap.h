@@ -60,7 +60,7 @@ void isti_heap_free_slow(void *block, size_t size);
 static inline void *isti_heap_alloc(struct isti_thread *t, size_t size, uint32_t flags, uint32_t index, int *error) {
     const struct isti_window *w = t->window;
     /* H2: the epoch, before jemalloc. In epoch 0 no thread is bound */
-    if (__builtin_expect(!ISTI_POISONS && t->heap_epoch == ist_epoch() && flags == 0 && size <= w->size, 1)) {
+    if (__builtin_expect(!ISTI_POISONS && t->heap_epoch == ist_process_epoch() && flags == 0 && size <= w->size, 1)) {
         void *block = isti_os.mallocx(isti_heap_rounded(size), 0);
         if (__builtin_expect(block != NULL && isti_window_contains(w, block), 1)) {
             isti_window_enter(w, block, index);
@@ -75,11 +75,27 @@ static inline void *isti_heap_alloc(struct isti_thread *t, size_t size, uint32_t
 /* Takes a block that isti_heap_alloc(size) gave out of the table and gives it back. One of a heap inherited through fork is left alone.
  * t may be NULL. */
 static inline void isti_heap_free(struct isti_thread *t, void *block, size_t size) {
-    if (__builtin_expect(t != NULL && t->heap_epoch == ist_epoch(), 1))
+    if (__builtin_expect(t != NULL && t->heap_epoch == ist_process_epoch(), 1))
         isti_window_free(t->window, block, size);
     else
         isti_heap_free_slow(block, size);
 }
+
+/* The table entry of a block: taken away if it is still slot `index`'s; made slot `index`'s. Blocks outside our window have none. */
+void isti_address_forget(const void *block, uint32_t index);
+void isti_address_replace(const void *block, uint32_t index);
+
+/* A published block that nobody holds any more goes back to the heap, from whatever thread. */
+void isti_heap_give_back(void *block, size_t size);
+
+/* Options, read from the environment at first use. */
+#define ISTI_WINDOW_DEFAULT (UINT64_C(64) << 30)
+struct isti_limits {
+    uint32_t processes, published; /* of a domain that this process makes; 0: the default */
+};
+extern struct isti_limits isti_limits;
+void isti_limits_read(void);
+uint64_t isti_heap_wanted(void); /* bytes; 0: the default */
 
 /* index + 1 of the slot whose data begins at `block`, 0: none. */
 uint32_t isti_address_get(const void *block);

@@ -3,7 +3,8 @@
  * jemalloc gives dirty pages back only when somebody ticks, and a program that freed everything and waits for input ticks nothing. The
  * same thread ends leases. It is C only, takes no GIL and blocks all signals.
  *
- *   due_dirty, due_lease = 0 or when the work is to be done; guarded by the mutex
+ *   due_dirty, due_lease, due_sweep = 0 or when the work is to be done; guarded by the mutex
+ *   watching             = other processes may ring, or die: the thread stays
  *   isti_unattended      = something is due and there is no thread; written under the mutex
  *   running              = the thread exists, or is being started, and will look at both before it ends
  *
@@ -11,6 +12,7 @@
  */
 #include "housekeeper.h"
 
+#include "domain.h"
 #include "fork.h"
 #include "heap.h"
 #include "os.h"
@@ -22,14 +24,33 @@
 
 _Atomic(uint32_t) isti_dirty_armed, isti_unattended;
 
+static _Atomic(uint32_t) watched; /* the process epoch in which watching began */
+
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static uint64_t due_dirty, due_lease;
-static bool running, disabled;
-static _Atomic(uint32_t) bell; /* futex: moves when a deadline was set */
+static uint64_t due_dirty, due_lease, due_sweep;
+static bool running, disabled, watching;
+static _Atomic(uint32_t) own_bell, *bell = &own_bell; /* futex: moves when a deadline was set, or another process rang */
+
+#define SWEEP_NS UINT64_C(2000000000)
 
 static uint64_t earlier(uint64_t a, uint64_t b) { return a == 0 || (b != 0 && b < a) ? b : a; }
 
+static uint64_t nearest(void) { return earlier(due_sweep, earlier(due_dirty, due_lease)); }
+
 static void look_again(void);
+static void sweep_again(void);
+
+/* What other processes left for us, and the dead. */
+static void attend(bool sweep) {
+    isti_lease_poll();
+    uint32_t at = 0;
+    for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;)
+        isti_window_take_hints(d);
+    if (sweep)
+        isti_sweep_all();
+    if (isti_sweep_needed())
+        sweep_again();
+}
 
 /* Does what is due; the mutex is not held (leases run destructors). */
 static void work(bool dirty, bool lease) {
@@ -49,29 +70,46 @@ static void work(bool dirty, bool lease) {
         look_again();
 }
 
+/* What of the deadlines has come, taken out. The mutex is held. */
+struct due {
+    bool dirty, lease, sweep;
+};
+
+static bool come(uint64_t *due, uint64_t now) {
+    bool yes = *due != 0 && *due <= now;
+    if (yes)
+        *due = 0;
+    return yes;
+}
+
+static struct due take_due(uint64_t now) {
+    return (struct due){.dirty = come(&due_dirty, now), .lease = come(&due_lease, now), .sweep = come(&due_sweep, now)};
+}
+
 static void *run(void *unused) {
     (void)unused;
     pthread_mutex_lock(&mutex);
+    /* acquire: pairs with isti_member_ring */
+    uint32_t attended = atomic_load_explicit(bell, memory_order_acquire) - 1;
     for (;;) {
-        uint64_t next = earlier(due_dirty, due_lease);
-        if (next == 0)
+        uint64_t next = nearest(), now = isti_os.now();
+        if (next == 0 && !watching)
             break;
-        uint64_t now = isti_os.now();
-        if (next > now) {
-            /* relaxed: the mutex orders it; the value only has to be read before the mutex is left */
-            uint32_t heard = atomic_load_explicit(&bell, memory_order_relaxed);
+        uint32_t heard = atomic_load_explicit(bell, memory_order_acquire);
+        bool rung = watching && heard != attended;
+        if (!rung && (next == 0 || next > now)) {
+            _Atomic(uint32_t) *word = bell;
             pthread_mutex_unlock(&mutex);
-            isti_os.futex_wait(&bell, heard, next);
+            isti_os.futex_wait(word, heard, next == 0 ? UINT64_MAX : next);
             pthread_mutex_lock(&mutex);
             continue;
         }
-        bool dirty = due_dirty != 0 && due_dirty <= now, lease = due_lease != 0 && due_lease <= now;
-        if (dirty)
-            due_dirty = 0;
-        if (lease)
-            due_lease = 0;
+        attended = heard;
+        struct due due = take_due(now);
         pthread_mutex_unlock(&mutex);
-        work(dirty, lease);
+        work(due.dirty, due.lease);
+        if (rung || due.sweep)
+            attend(due.sweep);
         pthread_mutex_lock(&mutex);
     }
     running = false;
@@ -79,19 +117,57 @@ static void *run(void *unused) {
     return NULL;
 }
 
+static void wake(void) {
+    /* relaxed: under the mutex; the waiter compares it in the kernel */
+    atomic_fetch_add_explicit(bell, 1, memory_order_relaxed);
+    isti_os.futex_wake(bell, 1);
+}
+
+/* Sees to it that the thread runs, if it may. The mutex is held. */
+static void see_to_it(void) {
+    running = !disabled && isti_os.thread_create(run, NULL) == 0;
+    /* relaxed: a hint, see isti_housekeeper_poll */
+    atomic_store_explicit(&isti_unattended, !running, memory_order_relaxed);
+}
+
 /* Sets a deadline and sees to it that somebody will look. The mutex is held. */
 static void set(uint64_t *due, uint64_t deadline) {
-    uint64_t before = earlier(due_dirty, due_lease);
+    uint64_t before = nearest();
     *due = earlier(*due, deadline);
-    if (!running) {
-        running = !disabled && isti_os.thread_create(run, NULL) == 0;
-        /* relaxed: a hint, see isti_housekeeper_poll */
-        atomic_store_explicit(&isti_unattended, !running, memory_order_relaxed);
-    } else if (before == 0 || deadline < before) {
-        /* relaxed: under the mutex; the waiter compares it in the kernel */
-        atomic_fetch_add_explicit(&bell, 1, memory_order_relaxed);
-        isti_os.futex_wake(&bell, 1);
-    }
+    if (!running)
+        see_to_it();
+    else if (before == 0 || deadline < before)
+        wake();
+}
+
+static void sweep_again(void) {
+    pthread_mutex_lock(&mutex);
+    if (due_sweep == 0)
+        set(&due_sweep, isti_os.now() + SWEEP_NS);
+    pthread_mutex_unlock(&mutex);
+}
+
+void isti_housekeeper_watch(void) {
+    /* relaxed: a hint; whoever comes too early waits for the mutex */
+    if (atomic_load_explicit(&watched, memory_order_relaxed) == ist_process_epoch())
+        return;
+    pthread_mutex_lock(&mutex);
+    watching = true;
+    atomic_store_explicit(&watched, ist_process_epoch(), memory_order_relaxed);
+    if (!running)
+        see_to_it();
+    else
+        wake();
+    pthread_mutex_unlock(&mutex);
+}
+
+void isti_housekeeper_bell(_Atomic(uint32_t) *word) {
+    pthread_mutex_lock(&mutex);
+    _Atomic(uint32_t) *before = bell;
+    bell = word != NULL ? word : &own_bell;
+    atomic_fetch_add_explicit(before, 1, memory_order_relaxed); /* relaxed: as in wake; the thread looks which word it is now */
+    isti_os.futex_wake(before, 1);
+    pthread_mutex_unlock(&mutex);
 }
 
 static void look_again(void) {
@@ -122,15 +198,16 @@ void isti_housekeeper_poll_now(void) {
     pthread_mutex_lock(&mutex);
     uint64_t now = isti_os.now();
     bool mine = !running;
-    bool dirty = mine && due_dirty != 0 && due_dirty <= now, lease = mine && due_lease != 0 && due_lease <= now;
-    if (dirty)
-        due_dirty = 0;
-    if (lease)
-        due_lease = 0;
-    if (mine && earlier(due_dirty, due_lease) == 0)
-        atomic_store_explicit(&isti_unattended, 0, memory_order_relaxed); /* relaxed: as in set */
+    struct due due = {0};
+    if (mine)
+        due = take_due(now);
+    if (mine && nearest() == 0 && !watching)
+        atomic_store_explicit(&isti_unattended, 0, memory_order_relaxed); /* relaxed: as in see_to_it */
+    bool attending = mine && watching;
     pthread_mutex_unlock(&mutex);
-    work(dirty, lease);
+    work(due.dirty, due.lease);
+    if (attending)
+        attend(due.sweep);
 }
 
 void isti_housekeeper_fork_prepare(void) { pthread_mutex_lock(&mutex); }
@@ -140,7 +217,9 @@ void isti_housekeeper_fork_parent(void) { pthread_mutex_unlock(&mutex); }
 void isti_housekeeper_fork_child(void) {
     pthread_mutex_unlock(&mutex); /* the forking thread locked it, and is this one */
     running = false;
-    due_dirty = due_lease = 0;
+    watching = false;
+    bell = &own_bell;
+    due_dirty = due_lease = due_sweep = 0;
     /* relaxed: the child has one thread */
     atomic_store_explicit(&isti_unattended, 0, memory_order_relaxed);
     atomic_store_explicit(&isti_dirty_armed, 0, memory_order_relaxed);

@@ -34,4 +34,11 @@ static inline void isti_housekeeper_poll(uint32_t *counter) {
 
 void isti_housekeeper_disable(void);
 
+/* From now on there are, or may be, other processes: the dead are looked for while there is somebody to die, and what others let go of or
+ * strike out is heard. The thread stays, asleep as long as this process is alone. */
+void isti_housekeeper_watch(void);
+
+/* The word that wakes the housekeeper: our doorbell in the home domain; NULL: a private one. */
+void isti_housekeeper_bell(_Atomic(uint32_t) *word);
+
 #endif

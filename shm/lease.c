@@ -1,9 +1,10 @@
-/* lease.c: the process's table of leases.
+/* lease.c: the process's table of the leases it has taken.
  *
  *   a lease  : one counted reference of a segment, and the tickets not yet struck nor run out
- *   a ticket : the number in one pickle, with its deadline
+ *   a ticket : the number in one pickle, with its deadline; its other half is in the domain (ticket.c), where any process strikes it
  *
  *   a lease is in the table iff it has at least one ticket
+ *   a ticket is in the table if it lives in the domain; one that another process struck stays until isti_lease_poll
  *   by_time lists all tickets in the order of their deadlines, by_age all leases in the order of their first ticket
  *
  * One mutex guards it all. References are released after the mutex is left, as that may run destructors; a lease that goes is taken out of
@@ -15,6 +16,8 @@
 #include "heap.h"
 #include "housekeeper.h"
 #include "os.h"
+#include "point.h"
+#include "segment.h"
 
 #include <isthmus/segment_inline.h>
 #include <pthread.h>
@@ -50,7 +53,8 @@ static struct {
     size_t buckets, ticket_count, lease_count;
     struct ticket *earliest, *latest;
     struct lease *oldest, *youngest;
-    uint64_t bytes, last_number;
+    uint64_t bytes;
+    bool inherited; /* in the child of a fork, while it throws away its copy of the parent's */
 } table;
 static _Atomic(uint64_t) expired; /* relaxed: a statistic, written under the mutex, read by anybody */
 static _Atomic(uint64_t) duration = DEFAULT_NS; /* relaxed: a setting */
@@ -96,11 +100,16 @@ static struct lease *find_lease(ist_segment s) {
     return l;
 }
 
-static struct ticket *find_ticket(uint64_t number) {
+static uint64_t desc_of(const struct lease *l) {
+    return atomic_load_explicit(&l->segment.slot->desc, memory_order_relaxed); /* relaxed: constant while it has more than one owner */
+}
+
+/* Numbers are unique in a domain. */
+static struct ticket *find_ticket(uint64_t number, uint64_t desc) {
     if (table.buckets == 0)
         return NULL;
     struct ticket *t = table.tickets[bucket_of_number(number, table.buckets)];
-    while (t != NULL && t->number != number)
+    while (t != NULL && (t->number != number || desc_of(t->lease) != desc))
         t = t->next_hash;
     return t;
 }
@@ -151,9 +160,12 @@ static void add_ticket(struct ticket *t, struct lease *l) {
     table.ticket_count++;
 }
 
-/* Takes a ticket out and frees it; its lease follows if it was the last one. */
+/* Takes a ticket out, here and in the domain, and frees it; its lease follows if it was the last one. */
 static void strike(struct ticket *t, struct lease **gone) {
     struct lease *l = t->lease;
+    struct isti_domain *d = isti_domain_by_number(isti_desc_domain(desc_of(l)));
+    if (d != NULL && !table.inherited)
+        isti_ticket_drop(d, t->number);
     struct ticket **link = &table.tickets[bucket_of_number(t->number, table.buckets)];
     while (*link != t)
         link = &(*link)->next_hash;
@@ -206,6 +218,32 @@ static void keep_bound(struct lease **gone) {
     }
 }
 
+/* What other processes struck out. The walk is over all tickets, but only when somebody has told that there is one. */
+static void poll(struct lease **gone) {
+    uint32_t at = 0;
+    for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;) {
+        /* acquire: pairs with the release in tell; the tickets are struck by then */
+        uint32_t struck = atomic_load_explicit(&d->member_rows[d->me].struck, memory_order_acquire);
+        if (struck == d->struck_seen)
+            continue;
+        d->struck_seen = struck;
+        for (struct ticket *t = table.earliest, *next; t != NULL; t = next) {
+            next = t->later;
+            if (isti_desc_domain(desc_of(t->lease)) == d->number && !isti_ticket_lives(d, t->number))
+                strike(t, gone);
+        }
+    }
+}
+
+/* The process that took the ticket can let go. */
+static void tell(struct isti_domain *d, uint32_t member) {
+    if (member >= d->members)
+        return;
+    atomic_fetch_add_explicit(&d->member_rows[member].struck, 1, memory_order_release); /* pairs with poll's acquire */
+    isti_member_ring(d, member);
+    IST_POINT(TICKET_TOLD);
+}
+
 /* Without the mutex. */
 static void release_all(struct lease *gone) {
     while (gone != NULL) {
@@ -219,11 +257,16 @@ static void release_all(struct lease *gone) {
 /* ---- public */
 
 /* The mutex is held. Makes what is missing of: room in the hashes, a lease for s, a ticket. Nothing is left behind on failure. */
-static int take(ist_segment s, uint64_t deadline, uint64_t *number) {
+static int take(ist_segment s, uint64_t deadline, uint64_t *number, struct lease **gone) {
     if (grow() != 0)
         return -ENOMEM;
+    const uint64_t desc = atomic_load_explicit(&s.slot->desc, memory_order_relaxed); /* relaxed: published by the caller, who owns it */
+    struct isti_domain *d = isti_domain_by_number(isti_desc_domain(desc));
+    if (d == NULL)
+        return -ENOTRECOVERABLE;
     struct ticket *t = isti_os.calloc(1, sizeof *t);
     struct lease *l = find_lease(s);
+    const bool fresh = l == NULL;
     if (t != NULL && l == NULL) {
         l = isti_os.calloc(1, sizeof *l);
         if (l != NULL) {
@@ -237,22 +280,32 @@ static int take(ist_segment s, uint64_t deadline, uint64_t *number) {
         isti_os.free(t);
         return -ENOMEM;
     }
-    t->number = ++table.last_number;
     t->deadline = deadline;
-    add_ticket(t, l);
-    *number = t->number;
-    return 0;
+    int error = isti_ticket_take(d, isti_desc_index(desc), isti_desc_generation(desc), deadline, &t->number);
+    if (error == 0) {
+        add_ticket(t, l);
+        *number = t->number;
+        return 0;
+    }
+    isti_os.free(t);
+    if (fresh)
+        take_out_lease(l, gone);
+    return error;
 }
 
 int ist_lease_take(ist_segment s, uint64_t *number) {
-    if (ist_epoch() == 0)
+    if (ist_process_epoch() == 0)
         return -ENOTRECOVERABLE;
+    int error = isti_publish(s);
+    if (error != 0)
+        return error;
     struct lease *gone = NULL;
     uint64_t now = isti_os.now();
     uint64_t deadline = now + atomic_load_explicit(&duration, memory_order_relaxed); /* relaxed: a setting */
     pthread_mutex_lock(&mutex);
     strike_until(now, &gone);
-    int error = take(s, deadline, number);
+    poll(&gone);
+    error = take(s, deadline, number, &gone);
     keep_bound(&gone);
     pthread_mutex_unlock(&mutex);
     release_all(gone);
@@ -262,18 +315,22 @@ int ist_lease_take(ist_segment s, uint64_t *number) {
 }
 
 void ist_lease_strike(const ist_token *token, uint64_t number) {
-    uint8_t id[16];
-    uint32_t index, generation;
-    /* numbers and slots are small in every process: another domain's token may well name both */
-    if (ist_domain_id(id) != 0 || memcmp(token->bytes, id, sizeof id) != 0)
-        return;
+    uint32_t index, generation, member;
+    struct isti_domain *d = ist_process_epoch() == 0 ? NULL : isti_domain_by_id(token->bytes);
+    if (d == NULL)
+        return; /* numbers are small: another domain's may well be one of ours */
     memcpy(&index, token->bytes + 16, 4);
     memcpy(&generation, token->bytes + 20, 4);
+    if (index >= d->descriptors || !isti_ticket_strike(d, number, index, generation, &member))
+        return;
+    if (member != d->me) {
+        tell(d, member);
+        return;
+    }
     struct lease *gone = NULL;
     pthread_mutex_lock(&mutex);
-    struct ticket *t = find_ticket(number);
-    /* the number came from outside: it counts only together with its segment */
-    if (t != NULL && t->lease->segment.index == index && t->lease->segment.generation == generation)
+    struct ticket *t = find_ticket(number, isti_desc(d->number, index, generation));
+    if (t != NULL) /* else the child of the fork that took it: its copy is gone */
         strike(t, &gone);
     pthread_mutex_unlock(&mutex);
     release_all(gone);
@@ -287,14 +344,23 @@ int ist_lease_load(const ist_token *token, uint64_t number, ist_segment *out) {
 }
 
 size_t ist_lease_expire(void) {
-    if (ist_epoch() == 0)
+    if (ist_process_epoch() == 0)
         return 0; /* a child without handlers: the mutex may be held by a thread that isn't here */
     struct lease *gone = NULL;
     pthread_mutex_lock(&mutex);
+    poll(&gone);
     size_t count = strike_until(isti_os.now(), &gone);
     pthread_mutex_unlock(&mutex);
     release_all(gone);
     return count;
+}
+
+void isti_lease_poll(void) {
+    struct lease *gone = NULL;
+    pthread_mutex_lock(&mutex);
+    poll(&gone);
+    pthread_mutex_unlock(&mutex);
+    release_all(gone);
 }
 
 uint64_t ist_lease_set_duration(uint64_t ns) {
@@ -327,8 +393,10 @@ void isti_lease_fork_parent(void) { pthread_mutex_unlock(&mutex); }
 void isti_lease_fork_child(void) {
     pthread_mutex_unlock(&mutex); /* the forking thread locked it, and is this one */
     struct lease *gone = NULL;
+    table.inherited = true;
     while (table.earliest != NULL)
         strike(table.earliest, &gone);
+    table.inherited = false;
     release_all(gone);
     atomic_store_explicit(&expired, 0, memory_order_relaxed);
 }

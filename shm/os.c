@@ -1,6 +1,7 @@
 /* os.c: the table of os.h, filled with the real thing. */
 #include "os.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <jemalloc/jemalloc.h>
 #include <linux/futex.h>
@@ -18,6 +19,34 @@ static int os_fstat(int fd, struct stat *st) { return fstat(fd, st); }
 
 static int os_getrlimit(int resource, struct rlimit *limit) { return getrlimit((unsigned)resource, limit); }
 
+static int os_open(const char *path, int flags) { return open(path, flags); }
+
+static int os_get_seals(int fd) { return fcntl(fd, F_GET_SEALS); }
+
+static void *os_opendir(const char *path) { return opendir(path); }
+
+static const char *os_readdir(void *directory) {
+    struct dirent *entry = readdir(directory);
+    return entry == NULL ? NULL : entry->d_name;
+}
+
+static int os_closedir(void *directory) { return closedir(directory); }
+
+#ifndef F_OFD_GETLK
+#  define F_OFD_GETLK 36
+#  define F_OFD_SETLK 37
+#endif
+
+static int os_lock(int fd, short type, int64_t byte) {
+    struct flock range = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+    return fcntl(fd, F_OFD_SETLK, &range);
+}
+
+static int os_lock_test(int fd, int64_t byte) {
+    struct flock range = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+    return fcntl(fd, F_OFD_GETLK, &range) != 0 ? -1 : range.l_type != F_UNLCK;
+}
+
 size_t isti_page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 
 static uint64_t os_now(void) {
@@ -28,13 +57,13 @@ static uint64_t os_now(void) {
 
 static void os_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline) {
     struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000u), .tv_nsec = (long)(deadline % 1000000000u)};
-    /* FUTEX_WAIT_BITSET, as it takes an absolute time */
-    syscall(SYS_futex, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected, deadline == UINT64_MAX ? NULL : &until, NULL,
+    /* FUTEX_WAIT_BITSET, as it takes an absolute time. Not private: the housekeeper's word is in shared memory */
+    syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, deadline == UINT64_MAX ? NULL : &until, NULL,
             FUTEX_BITSET_MATCH_ANY);
 }
 
 static void os_futex_wake(_Atomic(uint32_t) *word, int waiters) {
-    syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, waiters, NULL, NULL, 0);
+    syscall(SYS_futex, word, FUTEX_WAKE, waiters, NULL, NULL, 0);
 }
 
 static int os_thread_create(void *(*run)(void *), void *argument) {
@@ -69,6 +98,16 @@ struct isti_os isti_os = {
     .madvise = madvise,
     .msync = msync,
     .getrlimit = os_getrlimit,
+    .open = os_open,
+    .dup3 = dup3,
+    .get_seals = os_get_seals,
+    .lseek = lseek,
+    .readlink = readlink,
+    .opendir = os_opendir,
+    .readdir = os_readdir,
+    .closedir = os_closedir,
+    .lock = os_lock,
+    .lock_test = os_lock_test,
     .getrandom = getrandom,
     .now = os_now,
     .futex_wait = os_futex_wait,

@@ -26,6 +26,16 @@ struct isti_os {
     int (*madvise)(void *address, size_t size, int advice);
     int (*msync)(void *address, size_t size, int flags);
     int (*getrlimit)(int resource, struct rlimit *limit);
+    int (*open)(const char *path, int flags);
+    int (*dup3)(int from, int to, int flags);
+    int (*get_seals)(int fd);
+    off_t (*lseek)(int fd, off_t offset, int whence);
+    ssize_t (*readlink)(const char *path, char *target, size_t room);
+    void *(*opendir)(const char *path);
+    const char *(*readdir)(void *directory); /* the next name; NULL: the end */
+    int (*closedir)(void *directory);
+    int (*lock)(int fd, short type, int64_t byte);  /* fcntl(F_OFD_SETLK) of one byte: F_WRLCK, F_UNLCK */
+    int (*lock_test)(int fd, int64_t byte);         /* 1: somebody else's open file description has it, 0: nobody's, -1 */
     ssize_t (*getrandom)(void *bytes, size_t size, unsigned flags);
     uint64_t (*now)(void); /* nanoseconds on the monotonic clock; never fails */
     /* Sleeps while *word == expected, at most until `deadline` on that clock (UINT64_MAX: no end). Spurious returns are allowed. */

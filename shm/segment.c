@@ -23,40 +23,31 @@
 #include "heap.h"
 #include "housekeeper.h"
 #include "os.h"
+#include "point.h"
 #include "sanitizer.h"
+#include "segment.h"
 #include "slab.h"
 
 #include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define FLAGS_CREATE (IST_ZERO | IST_PREFAULT)
 #define FLAGS_WRAP IST_READONLY
 #define FLAGS_MAP (IST_READONLY | IST_PRIVATE)
 
-/* What kinds file and foreign need for their end. */
-struct isti_wrap {
-    ist_free_fn free; /* NULL for files */
-    void *ctx;
-    void *mapping; /* files */
-    size_t mapping_size;
-    uint32_t epoch; /* of its making: a child doesn't run its parent's destructors */
-};
-
 static _Atomic(uint64_t) saturated, misuses, retired; /* statistics: relaxed */
 
-static uint32_t owners_of(uint64_t state) { return (uint32_t)(state >> 32); }
-static uint32_t generation_of(uint64_t state) { return (uint32_t)(state & IST_GENERATION_MASK); }
-static uint64_t state_of(uint32_t owners, uint64_t flags, uint32_t generation) { return (uint64_t)owners << 32 | flags | generation; }
 
 static ist_segment handle(ist_slot *slot, uint64_t state) {
-    return (ist_segment){.slot = slot, .generation = generation_of(state), .index = slot->index};
+    return (ist_segment){.slot = slot, .generation = isti_generation(state), .index = slot->index};
 }
 
 /* ---- making */
 
-static void begin(ist_slot *slot, void *data, size_t size, ist_kind kind, uint32_t flags) {
+void isti_slot_begin(ist_slot *slot, void *data, size_t size, ist_kind kind, uint32_t flags) {
     /* release: pairs with read_info's acquire loads; whoever reads a field written here finds the generation moved on in its second look.
      * Else a listing could show this segment's size under the number of the one before. Owners get them by the store of the state */
     atomic_store_explicit(&slot->data, data, memory_order_release);
@@ -65,10 +56,11 @@ static void begin(ist_slot *slot, void *data, size_t size, ist_kind kind, uint32
     atomic_store_explicit(&slot->meta, (uint32_t)kind | flags << 8, memory_order_release);
 }
 
-static ist_segment publish(ist_slot *slot) {
-    /* relaxed: the slot is in this thread's hand, only its generation is needed */
-    uint32_t generation = generation_of(atomic_load_explicit(&slot->state, memory_order_relaxed));
-    uint64_t state = state_of(1, 0, generation);
+ist_segment isti_slot_open(ist_slot *slot, uint64_t desc, uint64_t flags) {
+    /* relaxed: the slot is in this thread's hand, only its generation is needed; desc is published by the state */
+    uint32_t generation = isti_generation(atomic_load_explicit(&slot->state, memory_order_relaxed));
+    atomic_store_explicit(&slot->desc, desc, memory_order_relaxed);
+    uint64_t state = isti_state(1, flags, generation);
     /* release: pairs with the acquire of ist_segment_acquire and _acquire_address, which see the fields and the first content */
     atomic_store_explicit(&slot->state, state, memory_order_release);
     return handle(slot, state);
@@ -79,7 +71,7 @@ int ist_segment_create(size_t size, uint32_t flags, ist_segment *out) {
         return -EINVAL;
     struct isti_thread *t = isti_thread();
     if (__builtin_expect(t == NULL, 0))
-        return ist_epoch() == 0 ? -ENOTRECOVERABLE : -ENOMEM;
+        return ist_process_epoch() == 0 ? -ENOTRECOVERABLE : -ENOMEM;
     ist_slot *slot = isti_slab_take(t);
     if (slot == NULL)
         return -ENOMEM;
@@ -89,14 +81,15 @@ int ist_segment_create(size_t size, uint32_t flags, ist_segment *out) {
         isti_slab_put(t, slot);
         return error;
     }
-    begin(slot, data, size, IST_KIND_HEAP, 0);
+    isti_slot_begin(slot, data, size, IST_KIND_HEAP, 0);
+    slot->wrap = NULL;
     isti_housekeeper_poll(&t->creates_unattended);
-    *out = publish(slot);
+    *out = isti_slot_open(slot, 0, 0);
     return 0;
 }
 
 static int make_wrapped(void *data, size_t size, ist_kind kind, uint32_t flags, struct isti_wrap wrap, ist_segment *out) {
-    if (ist_epoch() == 0)
+    if (ist_process_epoch() == 0)
         return -ENOTRECOVERABLE;
     struct isti_thread *t = isti_thread();
     struct isti_wrap *record = isti_os.calloc(1, sizeof *record);
@@ -106,10 +99,10 @@ static int make_wrapped(void *data, size_t size, ist_kind kind, uint32_t flags, 
         return -ENOMEM;
     }
     *record = wrap;
-    record->epoch = ist_epoch();
+    record->epoch = ist_process_epoch();
     slot->wrap = record;
-    begin(slot, data, size, kind, flags);
-    *out = publish(slot);
+    isti_slot_begin(slot, data, size, kind, flags);
+    *out = isti_slot_open(slot, 0, 0);
     return 0;
 }
 
@@ -150,7 +143,7 @@ int ist_segment_sync(ist_segment s) {
 /* ---- the end */
 
 /* The slot of a segment whose memory is gone. */
-static inline void end_slot(ist_slot *slot, struct isti_thread *t, uint32_t generation) {
+void isti_slot_end(ist_slot *slot, struct isti_thread *t, uint32_t generation) {
     if (__builtin_expect(generation == IST_GENERATION_MASK, 0)) { /* used up: the slot is nobody's for ever, at owners 0 */
         /* relaxed: no kind, so that it isn't listed whatever a misused handle still does to its count */
         atomic_store_explicit(&slot->meta, 0, memory_order_relaxed);
@@ -159,40 +152,50 @@ static inline void end_slot(ist_slot *slot, struct isti_thread *t, uint32_t gene
     }
     /* release: whoever pops the slot or reads this state finds the old segment's end done; pairs with acquire loads of the state. Nobody adds
      * owners at owners = 0; a misused handle's add in between is lost with its generation */
-    atomic_store_explicit(&slot->state, state_of(0, 0, generation + 1), memory_order_release);
+    atomic_store_explicit(&slot->state, isti_state(0, 0, generation + 1), memory_order_release);
     isti_slab_put(t, slot);
 }
 
 static void end_wrapped(ist_slot *slot) {
     struct isti_wrap *wrap = slot->wrap;
     slot->wrap = NULL;
+    /* relaxed, here and in end: behind the acquire fence of the last release */
+    void *data = atomic_load_explicit(&slot->data, memory_order_relaxed);
+    size_t size = (size_t)atomic_load_explicit(&slot->size, memory_order_relaxed);
+    uint32_t generation = isti_generation(atomic_load_explicit(&slot->state, memory_order_relaxed));
+    if (atomic_load_explicit(&slot->desc, memory_order_relaxed) != 0)
+        isti_descriptor_release(slot, generation); /* first: afterwards no token leads here */
+    else
+        isti_slot_end(slot, isti_thread(), generation);
     if (wrap->mapping != NULL)
         isti_os.munmap(wrap->mapping, wrap->mapping_size);
-    else if (wrap->free != NULL && wrap->epoch == ist_epoch()) {
-        /* relaxed, here and in end: behind the acquire fence of the last release */
-        void *data = atomic_load_explicit(&slot->data, memory_order_relaxed);
-        wrap->free(wrap->ctx, data, (size_t)atomic_load_explicit(&slot->size, memory_order_relaxed));
-    }
+    else if (wrap->free != NULL && wrap->epoch == ist_process_epoch())
+        wrap->free(wrap->ctx, data, size);
     isti_os.free(wrap);
-    end_slot(slot, isti_thread(), generation_of(atomic_load_explicit(&slot->state, memory_order_relaxed)));
 }
 
 static void end(ist_slot *slot, uint32_t generation) {
-    if (__builtin_expect((atomic_load_explicit(&slot->meta, memory_order_relaxed) & 0xff) == IST_KIND_HEAP, 1)) {
+    const bool heap = (atomic_load_explicit(&slot->meta, memory_order_relaxed) & 0xff) == IST_KIND_HEAP;
+    const bool published = atomic_load_explicit(&slot->desc, memory_order_relaxed) != 0;
+    if (__builtin_expect(heap && !published, 1)) {
         struct isti_thread *t = isti_thread();
         size_t size = (size_t)atomic_load_explicit(&slot->size, memory_order_relaxed);
         isti_heap_free(t, atomic_load_explicit(&slot->data, memory_order_relaxed), size);
-        end_slot(slot, t, generation); /* has run no destructor, so there is nothing to drain */
+        isti_slot_end(slot, t, generation); /* has run no destructor, so there is nothing to drain */
+        return;
+    }
+    if (heap) { /* nor does this */
+        isti_descriptor_release(slot, generation);
         return;
     }
     struct isti_thread_local *local = &isti_local;
-    slot->pending = local->pending;
+    slot->wrap->pending = local->pending;
     local->pending = slot;
     if (local->draining)
         return; /* an outer release of this thread goes on with it */
     local->draining = true;
     while ((slot = local->pending) != NULL) {
-        local->pending = slot->pending;
+        local->pending = slot->wrap->pending;
         end_wrapped(slot);
     }
     local->draining = false;
@@ -217,7 +220,7 @@ static void saturate(ist_slot *slot) {
     while (!atomic_compare_exchange_weak_explicit(&slot->state, &state, stay, memory_order_relaxed, memory_order_relaxed));
     /* Whose exchange brought it there counts it: several may have noticed, each by an old value of its own. Steps of handles in use after
      * that keep it near. */
-    if (owners_of(state) - (IST_OWNERS_SATURATED - (1u << 28)) > 1u << 29)
+    if (isti_owners(state) - (IST_OWNERS_SATURATED - (1u << 28)) > 1u << 29)
         atomic_fetch_add_explicit(&saturated, 1, memory_order_relaxed);
 }
 
@@ -229,14 +232,14 @@ static void put_back(ist_slot *slot, uint64_t amount) {
 }
 
 void ist_segment_retain_slow(ist_segment s, uint64_t old) {
-    if (generation_of(old) != s.generation)
+    if (isti_generation(old) != s.generation)
         put_back(s.slot, (uint64_t)0 - IST_ONE_OWNER);
     else
         saturate(s.slot);
 }
 
 void ist_segment_release_slow(ist_segment s, uint64_t old) {
-    if (__builtin_expect((old & ~(IST_FROZEN | IST_EXCLUSIVE)) == state_of(1, 0, s.generation), 1)) {
+    if (__builtin_expect((old & ~(IST_FROZEN | IST_EXCLUSIVE)) == isti_state(1, 0, s.generation), 1)) {
         /* acquire: pairs with every other owner's release decrement; their uses are over before the memory goes */
 #if ISTI_TSAN
         (void)atomic_load_explicit(&s.slot->state, memory_order_acquire); /* ThreadSanitizer doesn't know fences */
@@ -244,7 +247,7 @@ void ist_segment_release_slow(ist_segment s, uint64_t old) {
         atomic_thread_fence(memory_order_acquire);
 #endif
         end(s.slot, s.generation);
-    } else if (generation_of(old) != s.generation)
+    } else if (isti_generation(old) != s.generation)
         put_back(s.slot, IST_ONE_OWNER);
     else
         saturate(s.slot);
@@ -256,7 +259,7 @@ void ist_segment_release_slow(ist_segment s, uint64_t old) {
 static uint64_t step(ist_segment s, uint64_t amount, memory_order order) {
     uint64_t state = atomic_load_explicit(&s.slot->state, memory_order_relaxed);
     do {
-        if (generation_of(state) != s.generation || owners_of(state) == 0 || owners_of(state) >= IST_OWNERS_LIMIT)
+        if (isti_generation(state) != s.generation || isti_owners(state) == 0 || isti_owners(state) >= IST_OWNERS_LIMIT)
             abort();
     } while (!atomic_compare_exchange_weak_explicit(&s.slot->state, &state, state + amount, order, memory_order_relaxed));
     return state;
@@ -268,7 +271,7 @@ void ist_segment_release(ist_segment s) {
     if (s.slot == NULL)
         return;
     uint64_t old = step(s, (uint64_t)0 - IST_ONE_OWNER, memory_order_release);
-    if (owners_of(old) == 1)
+    if (isti_owners(old) == 1)
         ist_segment_release_slow(s, old);
 }
 
@@ -299,57 +302,48 @@ void ist_segment_set_creator(ist_segment s, uint64_t creator) { atomic_store_exp
 
 /* ---- tokens */
 
-static pthread_mutex_t domain_mutex = PTHREAD_MUTEX_INITIALIZER;
-static struct {
-    _Atomic(uint32_t) epoch; /* of the id; another than the present: to be made */
-    uint8_t id[16];
-} domain;
-
-int ist_domain_id(uint8_t id[16]) {
-    uint32_t epoch = ist_epoch();
-    if (epoch == 0)
-        return -ENOTRECOVERABLE;
-    /* acquire: pairs with the release below; the id is then readable and constant in this epoch */
-    if (atomic_load_explicit(&domain.epoch, memory_order_acquire) != epoch) {
-        uint8_t fresh[sizeof domain.id];
-        size_t have = 0;
-        while (have < sizeof fresh) {
-            ssize_t n = isti_os.getrandom(fresh + have, sizeof fresh - have, 0);
-            if (n < 0 && errno != EINTR)
-                return -errno;
-            have += n < 0 ? 0 : (size_t)n;
-        }
-        pthread_mutex_lock(&domain_mutex);
-        if (atomic_load_explicit(&domain.epoch, memory_order_relaxed) != epoch) { /* relaxed: under the mutex */
-            memcpy(domain.id, fresh, sizeof fresh);
-            atomic_store_explicit(&domain.epoch, epoch, memory_order_release);
-        }
-        pthread_mutex_unlock(&domain_mutex);
-    }
-    memcpy(id, domain.id, sizeof domain.id);
-    return 0;
-}
-
 int ist_segment_token(ist_segment s, ist_token *out) {
-    uint8_t id[16];
-    int error = ist_domain_id(id);
+    if (ist_process_epoch() == 0)
+        return -ENOTRECOVERABLE;
+    int error = isti_publish(s);
     if (error != 0)
         return error;
-    memcpy(out->bytes, id, 16);
-    memcpy(out->bytes + 16, &s.index, 4);
-    memcpy(out->bytes + 20, &s.generation, 4);
+    const uint64_t desc = atomic_load_explicit(&s.slot->desc, memory_order_acquire); /* acquire: pairs with publish */
+    const struct isti_domain *d = isti_domain_by_number(isti_desc_domain(desc));
+    if (d == NULL)
+        return -ENOTRECOVERABLE;
+    uint32_t index = isti_desc_index(desc), generation = isti_desc_generation(desc);
+    memcpy(out->bytes, d->id, 16);
+    memcpy(out->bytes + 16, &index, 4);
+    memcpy(out->bytes + 20, &generation, 4);
     return 0;
 }
 
-/* Another thread may have held the mutex at the fork; the id it was writing is of the epoch before. */
-void isti_segment_fork_child(void) { pthread_mutex_init(&domain_mutex, NULL); }
+int ist_segment_place(ist_segment s, ist_place *out) {
+    const uint64_t desc = atomic_load_explicit(&s.slot->desc, memory_order_acquire); /* acquire: pairs with publish */
+    const struct isti_domain *d = desc == 0 ? NULL : isti_domain_by_number(isti_desc_domain(desc));
+    if (d == NULL)
+        return -EINVAL;
+    *out = (ist_place){.pid = d->solo ? 0 : (uint32_t)getpid(), .fd = (uint32_t)d->control_fd};
+    return 0;
+}
+
+int ist_segment_data_readonly(ist_segment s, const void **out) {
+    *out = ist_segment_data(s);
+    const uint64_t desc = atomic_load_explicit(&s.slot->desc, memory_order_acquire); /* acquire: pairs with publish */
+    struct isti_domain *d = desc == 0 ? NULL : isti_domain_by_number(isti_desc_domain(desc));
+    /* relaxed: the caller owns a reference */
+    if (d == NULL || s.slot->wrap != NULL || (atomic_load_explicit(&s.slot->meta, memory_order_relaxed) & 0xff) != IST_KIND_HEAP)
+        return 0;
+    return isti_descriptor_readonly(d, isti_desc_index(desc), ist_segment_size(s), out);
+}
 
 /* Adds an owner to `slot` if it lives in `generation`; `state` was acquired from it. */
-static int add_owner(ist_slot *slot, uint64_t state, uint32_t generation, ist_segment *out) {
+int isti_slot_add_owner(ist_slot *slot, uint64_t state, uint32_t generation, ist_segment *out) {
     do {
-        if (generation_of(state) != generation || owners_of(state) == 0)
+        if (isti_generation(state) != generation || isti_owners(state) == 0 || (state & IST_EXCLUSIVE) != 0)
             return -ESTALE;
-        if (owners_of(state) >= IST_OWNERS_LIMIT - 1)
+        if (isti_owners(state) >= IST_OWNERS_LIMIT - 1)
             return -EOVERFLOW;
         /* acquire: pairs with create's release store and freeze's exchange */
     } while (
@@ -359,20 +353,20 @@ static int add_owner(ist_slot *slot, uint64_t state, uint32_t generation, ist_se
 }
 
 int ist_segment_acquire(const ist_token *token, ist_segment *out) {
-    uint8_t id[16];
     uint32_t index, generation;
-    int error = ist_domain_id(id);
-    if (error != 0)
-        return error;
-    if (memcmp(token->bytes, id, 16) != 0)
-        return -EXDEV;
+    struct isti_domain *d;
+    if (ist_process_epoch() == 0)
+        return -ENOTRECOVERABLE;
+    if ((d = isti_domain_by_id(token->bytes)) == NULL) {
+        int error = isti_domain_home(&d); /* it may be the one of the environment */
+        if (error != 0)
+            return error;
+        if (memcmp(d->id, token->bytes, sizeof d->id) != 0)
+            return -EXDEV;
+    }
     memcpy(&index, token->bytes + 16, 4);
     memcpy(&generation, token->bytes + 20, 4);
-    ist_slot *slot = isti_slab_slot(index);
-    if (slot == NULL || generation > IST_GENERATION_MASK)
-        return -EINVAL;
-    /* acquire: pairs with create's release store */
-    return add_owner(slot, atomic_load_explicit(&slot->state, memory_order_acquire), generation, out);
+    return isti_descriptor_acquire(d, index, generation, out);
 }
 
 int ist_segment_acquire_address(const void *data, ist_segment *out) {
@@ -382,46 +376,75 @@ int ist_segment_acquire_address(const void *data, ist_segment *out) {
         if (slot == NULL)
             return -ESTALE;
         /* acquire: pairs with create's release store, so that the data read next belongs to this generation or a later one; a later one
-         * makes add_owner's exchange fail */
+         * makes isti_slot_add_owner's exchange fail */
         uint64_t state = atomic_load_explicit(&slot->state, memory_order_acquire);
-        if (owners_of(state) == 0 || atomic_load_explicit(&slot->data, memory_order_relaxed) != data)
+        if ((state & IST_EXCLUSIVE) != 0)
+            continue; /* a few instructions of freeze or make_writable, which then tell */
+        if (isti_owners(state) == 0 || atomic_load_explicit(&slot->data, memory_order_relaxed) != data)
             return -ESTALE;
-        int error = add_owner(slot, state, generation_of(state), out);
+        int error = isti_slot_add_owner(slot, state, isti_generation(state), out);
         if (error != -ESTALE)
             return error;
         /* it ended, or make_writable gave it another generation: the next look tells */
     }
 }
 
-/* ---- exclusive: decisions that only a sole owner may take, each one compare-exchange of owners = 1
- * (IST_EXCLUSIVE is for segments that other processes hold as well: there it covers the look at their holders) */
-
-int ist_segment_freeze(ist_segment s) {
-    uint64_t sole = state_of(1, 0, s.generation);
-    /* acquire: pairs with the release decrements of former owners, whose writes are then over; release: with later acquires, which see a
-     * frozen segment's content */
-    if (atomic_compare_exchange_strong_explicit(&s.slot->state, &sole, sole | IST_FROZEN, memory_order_acq_rel, memory_order_relaxed))
-        return 0;
-    return generation_of(sole) != s.generation ? -ESTALE : (sole & IST_FROZEN) != 0 ? 0 : -EBUSY;
-}
+int ist_segment_freeze(ist_segment s) { return isti_segment_exclusive(s, true); }
 
 int ist_segment_make_writable(ist_segment *s) {
     if (atomic_load_explicit(&s->slot->meta, memory_order_relaxed) >> 8 & IST_READONLY)
         return -EROFS;
-    if (s->generation == IST_GENERATION_MASK)
-        return -EOVERFLOW;
-    /* relaxed: the exchange checks it */
-    uint64_t state = atomic_load_explicit(&s->slot->state, memory_order_relaxed);
-    if (generation_of(state) != s->generation)
-        return -ESTALE;
-    if (owners_of(state) != 1)
-        return -EBUSY;
-    uint64_t next = state_of(1, 0, s->generation + 1);
-    /* acquire: as in freeze; release: an acquire of a token made afterwards */
-    if (!atomic_compare_exchange_strong_explicit(&s->slot->state, &state, next, memory_order_acq_rel, memory_order_relaxed))
-        return -EBUSY;
-    s->generation++;
-    return 0;
+    return isti_segment_exclusive(*s, false);
+}
+
+/* ---- fork */
+
+static struct {
+    ist_segment *pinned;
+    size_t count, room;
+} pins;
+
+static bool pin(ist_slot *slot, uint64_t state) {
+    if (pins.count == pins.room) {
+        size_t room = pins.room == 0 ? 256 : pins.room * 2;
+        ist_segment *more = isti_os.calloc(room, sizeof *more);
+        if (more == NULL)
+            return false;
+        if (pins.count > 0)
+            memcpy(more, pins.pinned, pins.count * sizeof *more);
+        isti_os.free(pins.pinned);
+        pins.pinned = more;
+        pins.room = room;
+    }
+    int error = isti_slot_add_owner(slot, state, isti_generation(state), &pins.pinned[pins.count]);
+    pins.count += error == 0;
+    return error != -EOVERFLOW; /* -ESTALE: it has ended */
+}
+
+/* Other threads go on meanwhile, until they need a lock: what they make now is theirs alone, and what they let go of is pinned, as its
+ * memory must not go while its descriptor is being made. */
+bool isti_segment_fork_publish(void) {
+    struct isti_domain *d = isti_domain_home_now();
+    for (uint32_t i = 0, high = isti_slab_high(); i < high; i++) {
+        ist_slot *slot = isti_slab_slot(i);
+        /* acquire: pairs with the slot's opening */
+        uint64_t state = slot == NULL ? 0 : atomic_load_explicit(&slot->state, memory_order_acquire);
+        if (isti_owners(state) == 0 || atomic_load_explicit(&slot->desc, memory_order_relaxed) != 0 || /* relaxed: the locks order it */
+            (atomic_load_explicit(&slot->meta, memory_order_relaxed) & 0xff) != IST_KIND_HEAP || isti_owners(state) >= IST_OWNERS_LIMIT)
+            continue;
+        size_t before = pins.count;
+        if (d == NULL || !pin(slot, state) || (pins.count != before && isti_publish_locked(d, slot) != 0))
+            return false;
+    }
+    return true;
+}
+
+/* In both processes: each has its copy of the counts. */
+void isti_segment_fork_unpin(void) {
+    for (size_t i = 0; i < pins.count; i++)
+        ist_segment_release(pins.pinned[i]);
+    isti_os.free(pins.pinned);
+    memset(&pins, 0, sizeof pins);
 }
 
 /* ---- looking */
@@ -429,25 +452,31 @@ int ist_segment_make_writable(ist_segment *s) {
 static bool read_info(ist_slot *slot, ist_segment_info *out) {
     /* acquire: the fields read next are of this generation or later; the second look tells */
     uint64_t state = atomic_load_explicit(&slot->state, memory_order_acquire);
-    if (owners_of(state) == 0)
+    if (isti_owners(state) == 0)
         return false;
-    /* acquire, here and for the fields below: they come before the second look, and pair with begin's stores */
+    /* acquire, here and for the fields below: they come before the second look, and pair with isti_slot_begin's stores */
     uint32_t meta = atomic_load_explicit(&slot->meta, memory_order_acquire);
     if (meta == 0)
         return false; /* retired */
     *out = (ist_segment_info){
         .index = slot->index,
-        .generation = generation_of(state),
-        .owners = owners_of(state),
+        .generation = isti_generation(state),
+        .owners = isti_owners(state),
         .kind = (uint8_t)meta,
         .frozen = (state & IST_FROZEN) != 0,
         .readonly = (state & IST_FROZEN) != 0 || (meta >> 8 & IST_READONLY) != 0,
-        .saturated = owners_of(state) >= IST_OWNERS_LIMIT,
+        .saturated = isti_owners(state) >= IST_OWNERS_LIMIT,
         .size = atomic_load_explicit(&slot->size, memory_order_acquire),
         .created_by = atomic_load_explicit(&slot->creator, memory_order_acquire),
     };
+    uint64_t desc = atomic_load_explicit(&slot->desc, memory_order_acquire);
+    struct isti_domain *d = desc == 0 ? NULL : isti_domain_by_number(isti_desc_domain(desc));
+    out->published = d != NULL;
+    out->descriptor = d == NULL ? UINT32_MAX : isti_desc_index(desc);
+    out->descriptor_generation = isti_desc_generation(desc);
+    out->processes = d == NULL ? 0 : isti_holders(d, out->descriptor);
     /* relaxed: ordered behind the acquire loads above */
-    return generation_of(atomic_load_explicit(&slot->state, memory_order_relaxed)) == out->generation;
+    return isti_generation(atomic_load_explicit(&slot->state, memory_order_relaxed)) == out->generation;
 }
 
 void ist_segment_read_info(ist_segment s, ist_segment_info *out) {
@@ -470,7 +499,7 @@ size_t ist_segments(uint32_t *cursor, ist_segment_info *out, size_t room) {
 int ist_stats_read(ist_stats *stats) {
     if (stats == NULL || stats->struct_size != sizeof *stats)
         return -EINVAL;
-    if (ist_epoch() == 0)
+    if (ist_process_epoch() == 0)
         return -ENOTRECOVERABLE; /* as in lease.c: the locks may be held by threads that aren't here */
     uint64_t sums[ISTI_COUNTERS];
     isti_counters_read(sums);
@@ -489,6 +518,8 @@ int ist_stats_read(ist_stats *stats) {
     stats->misuses = atomic_load_explicit(&misuses, memory_order_relaxed);
     stats->retired = atomic_load_explicit(&retired, memory_order_relaxed);
     isti_lease_stats(stats);
+    stats->published = isti_published_count();
+    stats->processes = isti_processes_count();
     return 0;
 }
 

@@ -11,7 +11,8 @@
  *   state                     everybody, by atomic operations only
  *   data … meta               written by the creator before its release store of state; afterwards constant while the generation lasts
  *                             (atomic, as a stale reader may look at any time; relaxed, as state orders them)
- *   wrap, pending             creator, then whoever frees
+ *   wrap                      creator, then whoever frees
+ *   desc                      0 from the creator; whoever publishes it, and make_writable, under the slot's publish lock
  *   link, chain               whoever has the free slot in its hand; `chain` of a slot on the global stack may be read by a popper that loses
  */
 struct ist_slot {
@@ -19,8 +20,8 @@ struct ist_slot {
     _Atomic(void *) data;      /* first byte */
     _Atomic(uint64_t) size;    /* bytes, exactly as asked for */
     _Atomic(uint64_t) creator;
-    struct isti_wrap *wrap;    /* kinds file and foreign */
-    struct ist_slot *pending;  /* next of the segments this thread is going to free */
+    struct isti_wrap *wrap;    /* kinds file and foreign, and what is mapped for this segment alone; NULL: none */
+    _Atomic(uint64_t) desc;    /* domain, descriptor, its generation: see segment.h; 0: not published. Moves on under the publish lock */
     _Atomic(uint32_t) link;    /* free: index + 1 of the next slot of the same chain */
     _Atomic(uint32_t) chain;   /* free, first of a chain: index + 1 of the next chain */
     uint32_t index;            /* constant */

@@ -50,7 +50,7 @@ static void thread_end(void *block) {
 }
 
 struct isti_thread *isti_thread_make(void) {
-    if (ist_epoch() == 0)
+    if (ist_process_epoch() == 0)
         return NULL; /* a child without handlers: the mutex may be held by a thread that isn't here */
     struct isti_thread *t = isti_os.calloc(1, sizeof *t);
     if (t == NULL)

@@ -1,10 +1,10 @@
 /* <isthmus/heap.h>: the memory that segments come from, and what the library can tell about itself.
  *
- * The heap is a window (memfd, offset, size) of sparse memory that belongs to the process and to no interpreter.
+ * The heap is a window of the domain's sparse memory (process.h) that belongs to the process and to no interpreter.
  * Nothing is committed before it is touched; freed pages go back to the system about a second after they were freed.
  *
  * Threads, interpreters, processes: every function may be called from any thread, with or without a GIL.
- * After fork the child's inherited heap is dead: see segment.h.
+ * After fork the child allocates from a window of its own: see segment.h.
  */
 #ifndef ISTHMUS_HEAP_H
 #define ISTHMUS_HEAP_H
@@ -32,12 +32,14 @@ typedef struct ist_options {
     size_t heap_size;        /* bytes of address space, and so the limit of live memory; 0: the default, 64 GiB */
     uint64_t lease_ns;       /* how long a lease lasts, nanoseconds; 0: the default, 300 s */
     uint32_t flags;          /* IST_OPTION_… */
+    uint32_t processes;      /* of the domain at once, at most 1,024; 0: the default, which is that. For a domain that this process makes */
+    uint32_t published;      /* published segments of the domain at once, 4,096 … 4,194,304, rounded up to a power of two; 0: the most */
     uint32_t reserved;       /* 0 */
 } ist_options;
 
 /* Sets options for the process; before the first segment only.
  * ISTHMUS_HEAP_SIZE (bytes, with optional K, M, G or T) and ISTHMUS_HOUSEKEEPER=0 in the environment give the defaults.
- * Errors: -EBUSY after the first segment was made, -EINVAL for a heap_size below 1 MiB, an unknown flag or a reserved field that isn't 0,
+ * Errors: -EBUSY after the first segment was made, -EINVAL for a heap_size below 1 MiB, limits out of their ranges, an unknown flag or a reserved field that isn't 0,
  * -ENOTRECOVERABLE (in a child made without fork handlers). */
 IST_MUST_CHECK IST_API int ist_configure(const ist_options *options);
 
@@ -63,6 +65,8 @@ typedef struct ist_stats {
     uint64_t saturated;      /* segments whose count went wrong: they stay for ever rather than being freed early */
     uint64_t misuses;        /* releases and retains through a handle of an earlier generation, put back */
     uint64_t retired;        /* slots whose generations are used up */
+    uint64_t published;      /* segments of all its domains that this process holds and others can attach to */
+    uint64_t processes;      /* of its domains, this one included; the dead count until they are swept */
 } ist_stats;
 
 /* Errors: -EINVAL if struct_size isn't that of this version, -ENOTRECOVERABLE (in a child made without fork handlers). */
@@ -72,11 +76,16 @@ IST_MUST_CHECK IST_API int ist_stats_read(ist_stats *stats);
 IST_API void ist_count_copied(size_t bytes);
 IST_API void ist_count_in_flight(int64_t messages);
 
-/* The process's epoch: a word that reads differently after fork in the child than in the parent, also after a raw clone(2) without
- * handlers (the page is wiped by the kernel). An object over a segment remembers the value of its making; memory made under another
- * value belongs to another process and must not be touched. Never 0 while the library is usable; one load. */
+/* Two words that fork changes; one load each, never 0 while the library is usable. A raw clone(2) without handlers leaves both 0 in the
+ * child (the page is wiped by the kernel).
+ *
+ * ist_epoch: of the memory. An object over a segment remembers the value of its making; memory made under another value belongs to another
+ *   process and must not be touched. The child of an ordinary fork owns what its parent owned (segment.h), so it stays; it moves on where
+ *   the child couldn't be made an owner (no room for another process in the domain, no /proc).
+ * ist_process_epoch: of the process: moves on in every child. For what belongs to one process: threads, locks, a heap. */
 IST_API extern const volatile uint32_t *ist_epoch_word;
-static inline uint32_t ist_epoch(void) { return *ist_epoch_word; }
+static inline uint32_t ist_epoch(void) { return ist_epoch_word[0]; }
+static inline uint32_t ist_process_epoch(void) { return ist_epoch_word[1]; }
 
 #ifdef __cplusplus
 }

@@ -5,6 +5,7 @@
 #include <isthmus/error.h>
 #include <isthmus/heap.h>
 #include <isthmus/lease.h>
+#include <isthmus/process.h>
 #include <isthmus/segment.h>
 
 #endif

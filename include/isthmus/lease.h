@@ -8,7 +8,8 @@
  * What only leases hold is bounded as well: at most a quarter of the heap's size, the oldest lease goes first.
  *
  * Threads, interpreters: any; the table belongs to the process, the end of an interpreter doesn't end its leases.
- * Processes: a forked child begins with an empty table.
+ * Processes: a number is good in every process of the segment's domain, also when the one that took the lease has died: then the segment
+ * stays until the number is loaded or its time is up. A forked child begins with no leases; loading its parent's numbers works.
  */
 #ifndef ISTHMUS_LEASE_H
 #define ISTHMUS_LEASE_H

@@ -9,8 +9,10 @@
  * Ownership: an ist_segment is a handle, passed by value. It is valid as long as the reference it stands for is owned; copying the
  *   struct doesn't add a reference.
  * Threads, interpreters, processes: any function from any thread, with or without a GIL, during and after the end of an interpreter.
- *   No function calls into Python. After fork the child owns nothing: see ist_epoch in heap.h. There, releases drop only the child's
- *   private counts, new segments come from a heap of the child's own, and tokens of the parent give -EXDEV.
+ *   No function calls into Python. After fork the child owns what its parent owned, counted: the memory is shared and stays until both have
+ *   let go; new segments come from a window of the child's own. Wrapped memory and mapped files are inherited as fork inherits memory, and
+ *   only the parent runs `free`. Where the child couldn't be made an owner, ist_epoch (heap.h) has moved on: there releases drop only
+ *   the child's private counts.
  * Blocking: none, unless said.
  * Misuse: a release or retain through a handle whose reference is gone is detected where it can be, put back or saturated (the segment
  *   then stays for ever), and counted in ist_stats. A debug build aborts instead.
@@ -38,7 +40,7 @@ typedef struct ist_segment {
 static inline bool ist_segment_is_null(ist_segment s) { return s.slot == NULL; }
 
 /* Describes a segment without owning it: plain bytes, to be copied and sent as such. A token never brings a segment back to life
- * and never reaches another segment that came to the same place. 16 bytes domain, 4 index, 4 generation (native byte order). */
+ * and never reaches another segment that came to the same place. 16 bytes domain, 4 descriptor, 4 its generation (native byte order). */
 typedef struct ist_token {
     uint8_t bytes[24];
 } ist_token;
@@ -89,12 +91,13 @@ IST_API size_t ist_segment_size(ist_segment s);
 IST_API bool ist_segment_is_frozen(ist_segment s);
 IST_API bool ist_segment_is_readonly(ist_segment s); /* frozen, or made with IST_READONLY */
 
-/* Fills *out with the segment's token. The caller owns a reference. Errors: those of ist_domain_id. */
+/* Fills *out with the segment's token, and publishes the segment before. The caller owns a reference. Errors: those of ist_domain_join;
+ * -ENOSPC (as many published segments as the domain can have), -ENOTRECOVERABLE (inherited, and not published before the fork). */
 IST_MUST_CHECK IST_API int ist_segment_token(ist_segment s, ist_token *out);
 
-/* Adds an owner to the segment a token stands for, if it still has one. Ownership: *out is one reference.
- * Errors: -ESTALE (gone, or the token was voided by make_writable), -EXDEV (another domain), -EINVAL (not a token), -EOVERFLOW (2^31 - 2
- * owners). */
+/* Adds an owner to the segment a token stands for, if it still has one, in whatever process. Ownership: *out is one reference.
+ * Errors: -ESTALE (gone, or the token was voided by make_writable), -EXDEV (a domain that this process isn't in: see ist_domain_reach; or
+ * wrapped memory of another process), -EINVAL (not a token), -EOVERFLOW (2^31 - 2 owners), -ENOMEM, -EBADMSG. */
 IST_MUST_CHECK IST_API int ist_segment_acquire(const ist_token *token, ist_segment *out);
 
 /* Adds an owner to the live heap segment whose first byte is at `data`. Errors: -ESTALE if there is none. */
@@ -112,6 +115,7 @@ IST_MUST_CHECK IST_API int ist_segment_make_writable(ist_segment *s);
 /* Who made it: a number of the binding's choosing (the Python package: the interpreter's id), shown by ist_segments. */
 IST_API void ist_segment_set_creator(ist_segment s, uint64_t creator);
 
+/* descriptor: UINT32_MAX and processes 0 as long as it isn't published. */
 typedef struct ist_segment_info {
     uint32_t index;      /* slot; with the generation, the segment's identity in this process */
     uint32_t generation;
@@ -122,6 +126,9 @@ typedef struct ist_segment_info {
     bool saturated;      /* its count went wrong: it will never be freed */
     uint64_t size;       /* bytes, exactly as asked for */
     uint64_t created_by; /* see ist_segment_set_creator */
+    bool published;      /* its token was taken: other processes can attach to it */
+    uint32_t processes;  /* that hold it, this one included */
+    uint32_t descriptor, descriptor_generation; /* what its token says: the same in all processes */
 } ist_segment_info;
 
 /* One segment's. The caller owns a reference. */
@@ -131,8 +138,7 @@ IST_API void ist_segment_read_info(ist_segment s, ist_segment_info *out);
  * 0 at the end. Start with *cursor = 0. Segments made or freed meanwhile may be missing. */
 IST_API size_t ist_segments(uint32_t *cursor, ist_segment_info *out, size_t room);
 
-/* The 128 random bits that name this process's domain: the first 16 bytes of its tokens. Changes in a forked child.
- * Errors: what getrandom gives. */
+/* The 128 random bits that name this process's home domain. Errors: those of ist_domain_join. */
 IST_MUST_CHECK IST_API int ist_domain_id(uint8_t id[16]);
 
 #ifdef __cplusplus

@@ -1,0 +1,132 @@
+/* control.h: the layout of a domain's control memfd: what its processes tell each other.
+ *
+ * Everything here is fixed-width, at offsets from the file's start, and untrusted: a process copies a word once, bounds it, then uses it.
+ * Nobody is owed sanity by a peer that writes garbage, only that its own reads stay inside its own mappings.
+ *
+ *   page 0    header: constant once the file is sealed; its values are copied when a process joins and never read again
+ *   page 1    marks: one past the highest used row of each table; a row is used only after its mark was raised
+ *   tables    members, windows, descriptors, hints, tickets, names; sparse, all zero at first
+ *
+ * Byte locks lie beyond the end of the file, where locks may: at ISTI_LOCK_MEMBER + m, ISTI_LOCK_WINDOW + w, ISTI_LOCK_NAMES.
+ */
+#ifndef ISTI_CONTROL_H
+#define ISTI_CONTROL_H
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define ISTI_CONTROL_MAGIC UINT64_C(0x6d7568747369a731)
+#define ISTI_CONTROL_VERSION 1u
+
+#define ISTI_LOCK_MEMBER (INT64_C(1) << 40)
+#define ISTI_LOCK_WINDOW (INT64_C(1) << 41)
+#define ISTI_LOCK_NAMES (INT64_C(1) << 42)
+
+#define ISTI_MEMBERS 1024u           /* processes of a domain, at most; a bit each in a descriptor */
+#define ISTI_DESCRIPTORS (1u << 22)  /* published segments, at most */
+#define ISTI_DESCRIPTORS_LEAST 4096u /* a power of two, as all numbers of descriptors are: the hints' two levels divide it */
+#define ISTI_WINDOWS 1024u
+#define ISTI_TICKETS (1u << 20)
+#define ISTI_NAMES 4096u
+#define ISTI_NAME_LENGTH 200u /* bytes of a name, at most */
+#define ISTI_WORDS (ISTI_MEMBERS / 64)
+
+struct isti_control_header {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t members, descriptors, windows, tickets, names; /* rows of each table */
+    uint8_t id[16];                                         /* the domain's: 128 random bits */
+    uint64_t window_size;                                   /* bytes; window w of the data memfd is [w * size, (w + 1) * size) */
+    uint64_t data_device, data_inode;                       /* the data memfd's, so that nobody takes another file for it */
+};
+
+struct isti_control_marks {
+    _Alignas(64) _Atomic(uint32_t) members;
+    _Alignas(64) _Atomic(uint32_t) descriptors;
+    _Alignas(64) _Atomic(uint32_t) windows;
+    _Alignas(64) _Atomic(uint32_t) tickets;
+    _Alignas(64) _Atomic(uint32_t) names;
+};
+
+/* A process's place. Written by its process, but for `dirty`, which whoever holds the byte lock writes, and the two words others move. */
+struct isti_member {
+    _Atomic(uint32_t) dirty; /* 1 from join until swept: there may be something to strike out. Liveness is the byte lock alone */
+    _Atomic(uint32_t) pid;   /* this and the next three: where to look for its descriptors, and for display; nothing is decided by them */
+    _Atomic(uint32_t) control_fd, data_fd;
+    _Atomic(uint64_t) incarnation; /* how many processes had the place */
+    _Alignas(64) _Atomic(uint32_t) doorbell; /* futex of its housekeeper; moved by others */
+    _Atomic(uint32_t) struck;                /* how often another process struck out a ticket of its */
+};
+static_assert(sizeof(struct isti_member) == 128, "a member is two cache lines: its own, and the one that others write");
+
+/* A window's owner holds its byte lock. used: 0 free, 1 somebody's, 2 orphaned and looked through once. */
+struct isti_window_row {
+    _Alignas(64) _Atomic(uint32_t) used;
+    _Atomic(uint32_t) hinted; /* there may be a hint for it */
+};
+static_assert(sizeof(struct isti_window_row) == 64, "a window's row is one cache line");
+
+/* S: generation 28 | phase 4 | x 32 */
+typedef enum isti_phase {
+    ISTI_FREE = 0,
+    ISTI_RESV = 1,   /* x = member that is filling it */
+    ISTI_LIVE = 2,   /* x = sequence number, moved on by every new holder */
+    ISTI_FROZEN = 3, /* live, and read-only for good; x as in LIVE */
+    ISTI_DEAD = 4,   /* nobody holds it; its memory waits for the window's owner */
+    ISTI_PUNCH = 5   /* x = member that is giving its pages back */
+} isti_phase;
+
+#define ISTI_DESCRIPTOR_GENERATIONS ((1u << 28) - 1) /* the last one: the row is retired */
+
+#define ISTI_PUBLISHED_LOCAL 1u /* flags: only the process that made it may hold it: wrapped memory and mapped files */
+
+/* 256 bytes: a line of state, a line for the marks of messages under way (the Queue's), two lines of holders. */
+struct isti_descriptor {
+    _Alignas(64) _Atomic(uint64_t) state;
+    _Atomic(uint64_t) offset, length; /* bytes, in the data memfd; written in RESV, constant while LIVE */
+    _Atomic(uint32_t) window, flags;
+    _Atomic(uint64_t) creator;
+    uint64_t current; /* reserved: the length of a growable segment */
+    uint64_t unused[2];
+    uint64_t flights[8]; /* reserved: zero until there are queues */
+    _Atomic(uint64_t) holders[ISTI_WORDS]; /* bit m % 64 of word m / 64: process m holds it */
+};
+static_assert(sizeof(struct isti_descriptor) == 256 && offsetof(struct isti_descriptor, holders) == 128, "four cache lines");
+
+/* A pickle under way. word: sequence 40 | state 8 | member 16; the sequence moves on at each end. */
+typedef enum isti_ticket_state { ISTI_TICKET_FREE = 0, ISTI_TICKET_RESV = 1, ISTI_TICKET_LIVE = 2 } isti_ticket_state;
+
+struct isti_ticket {
+    _Atomic(uint64_t) word;
+    _Atomic(uint32_t) descriptor, generation;
+    _Atomic(uint64_t) deadline; /* nanoseconds of the monotonic clock, which all processes of the machine share */
+    uint64_t unused;
+};
+static_assert(sizeof(struct isti_ticket) == 32, "two tickets to a cache line");
+
+/* A published name; it holds nothing. Writers hold ISTI_LOCK_NAMES; version is odd while one writes. */
+struct isti_name {
+    _Alignas(64) _Atomic(uint32_t) version;
+    _Atomic(uint32_t) length; /* bytes; 0: nothing here */
+    _Atomic(uint32_t) descriptor, generation;
+    _Atomic(uint32_t) size; /* of bytes */
+    uint32_t unused;
+    _Atomic(uint8_t) text[ISTI_NAME_LENGTH];
+    _Atomic(uint8_t) bytes[1600]; /* what the binding wants to have with it: the token of an array of 64 dimensions has 1,080 */
+};
+
+/* S and its parts */
+static inline uint32_t isti_s_generation(uint64_t s) { return (uint32_t)(s >> 36); }
+static inline isti_phase isti_s_phase(uint64_t s) { return (isti_phase)(s >> 32 & 15); }
+static inline uint32_t isti_s_x(uint64_t s) { return (uint32_t)s; }
+static inline uint64_t isti_s(uint32_t generation, isti_phase phase, uint32_t x) {
+    return (uint64_t)generation << 36 | (uint64_t)phase << 32 | x;
+}
+static inline bool isti_s_live(uint64_t s) { return isti_s_phase(s) == ISTI_LIVE || isti_s_phase(s) == ISTI_FROZEN; }
+
+static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "atomics between processes must be lock-free");
+
+#endif

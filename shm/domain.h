@@ -1,0 +1,162 @@
+/* domain.h: what a process has of a domain (a group of processes that share), and layer 0's face to itself.
+ *
+ * A process has one home domain, where it allocates, and may be a guest in others, where it only holds. struct isti_domain is private
+ * memory; what it points to in the control memfd is shared and untrusted (control.h).
+ */
+#ifndef ISTI_DOMAIN_H
+#define ISTI_DOMAIN_H
+
+#include "control.h"
+#include "thread.h"
+
+#include <isthmus/process.h>
+#include <isthmus/segment.h>
+#include <pthread.h>
+
+#define ISTI_DOMAINS 64u /* that one process can be in */
+
+/* Row d of the table that says which slot is this process's one holder of descriptor d. Guarded by d's stripe lock.
+ * slot != 0 <=> our bit is set in d (but for the moments inside the lock). */
+struct isti_entry {
+    uint32_t generation; /* of the descriptor */
+    uint32_t slot;       /* index + 1; 0: none */
+};
+
+/* What this process published from its own window, as it knows it: what comes back over shared memory isn't believed. Same lock. */
+struct isti_given {
+    uint64_t block; /* bytes from the window's start, + 1; 0: none */
+    uint64_t size;
+};
+
+struct isti_domain {
+    uint8_t id[16];
+    uint32_t number;   /* in this process's table of domains */
+    uint32_t epoch;    /* ist_process_epoch() for which it is usable: a child that wasn't handed over doesn't touch it */
+    uint32_t me;       /* our member */
+    bool solo;         /* no /proc: nobody can come, nothing can be locked */
+    bool made_here;
+    bool shares_probe; /* a child that couldn't open the control memfd anew: its locks would be its parent's */
+    int control_fd, data_fd; /* control_fd is also the probe for byte locks */
+    uint64_t control_device, control_inode, data_device, data_inode;
+    char *control;
+    size_t control_size;
+    uint32_t members, descriptors, windows, tickets, names; /* rows: copied from the header and bounded */
+    uint64_t window_size;
+    struct isti_control_marks *marks;
+    struct isti_member *member_rows;
+    struct isti_window_row *window_rows;
+    struct isti_descriptor *descriptor_rows;
+    _Atomic(uint64_t) *hints; /* per window: descriptors / 4096 words of summary, then descriptors / 64 words */
+    struct isti_ticket *ticket_rows;
+    struct isti_name *name_rows;
+    struct isti_entry *entries;
+    struct isti_given *given;
+    void *anchor;        /* the mapping that keeps our member's byte lock */
+    void *window_anchor; /* and our window's; NULL: no window */
+    void *child_anchor;  /* during fork: of the child's member */
+    uint32_t child;      /* and which that is */
+    bool child_ready;    /* it has our holds */
+    bool window_taken;
+    uint32_t window;     /* our window */
+    char *window_base;   /* where it is mapped; NULL: no window */
+    size_t window_mapped;
+    _Atomic(char *) mapped[2][ISTI_WINDOWS]; /* windows of others: writable, read-only */
+    uint32_t struck_seen;                    /* guarded by the table of leases */
+    /* free rows that this process knows of; guarded by `claim` */
+    pthread_mutex_t claim;
+    uint32_t free_count, fresh, fresh_end, cursor, cursor_tickets;
+    uint32_t free_rows[4096];
+};
+
+/* ---- domain.c: making, joining, finding */
+
+/* The home domain, joined or made if need be. */
+int isti_domain_home(struct isti_domain **out);
+/* The same if there is one already; NULL: there is none, or it isn't usable in this process. */
+struct isti_domain *isti_domain_home_now(void);
+/* The domain of that id that this process is in; NULL. */
+struct isti_domain *isti_domain_by_id(const uint8_t id[16]);
+/* By its number in a slot's word; NULL if it isn't usable here (any more). */
+struct isti_domain *isti_domain_by_number(uint32_t number);
+/* For a walk over all: those with numbers from *at on. */
+struct isti_domain *isti_domain_next(uint32_t *at);
+/* Opens what (pid, fd) names and joins it, unless this process is in it; id NULL: whatever it is. -ENOENT: not such a file. */
+int isti_domain_open(uint32_t pid, uint32_t control_fd, const uint8_t *id, struct isti_domain **out);
+/* The domains of all processes of this user that this process isn't in: calls `look` with each, opened but not joined, and where it was
+ * found, until it returns true. */
+int isti_domain_search(bool (*look)(struct isti_domain *, ist_place, void *), void *argument);
+/* Gives a domain up in which nothing has happened yet, so that the next can have other limits. */
+void isti_domain_discard(void);
+
+/* ---- member.c: places and byte locks */
+int isti_member_join(struct isti_domain *d);
+/* A byte lock that lives as long as the mapping in *anchor; -EAGAIN: somebody has it. `inherit`: a forked child keeps the mapping. */
+int isti_anchor_take(struct isti_domain *d, int64_t byte, bool inherit, void **anchor);
+void isti_anchor_drop(void *anchor);
+/* By the probe; one thread at a time (isti_sweep_mutex). */
+int isti_probe_lock(struct isti_domain *d, int64_t byte); /* 0, -EAGAIN */
+void isti_probe_unlock(struct isti_domain *d, int64_t byte);
+bool isti_member_alive(struct isti_domain *d, uint32_t m);
+void isti_member_ring(struct isti_domain *d, uint32_t m);
+uint32_t isti_members_high(struct isti_domain *d);
+extern pthread_mutex_t isti_sweep_mutex;
+
+/* ---- descriptor.c */
+int isti_publish(ist_segment s);
+int isti_descriptor_acquire(struct isti_domain *d, uint32_t index, uint32_t generation, ist_segment *out);
+/* The slot's last owner has let go; its word `desc` isn't 0. Ends the slot. */
+void isti_descriptor_release(struct ist_slot *slot, uint32_t generation);
+/* freeze or make_writable: what only a sole owner may do. -EBUSY, -ESTALE, -EOVERFLOW, -ENOTRECOVERABLE, -EBADMSG. */
+int isti_segment_exclusive(ist_segment s, bool freeze);
+/* Frees d if nobody holds it. Always allowed, by anybody. */
+void isti_try_free(struct isti_domain *d, uint32_t index);
+void isti_unhold(struct isti_domain *d, uint32_t index, uint32_t member);
+/* DEAD of this process's window → FREE, and the block back to the heap. */
+void isti_give_back(struct isti_domain *d, uint32_t index);
+/* A FREE row for later use. */
+void isti_row_free(struct isti_domain *d, uint32_t index);
+uint32_t isti_descriptors_high(struct isti_domain *d);
+uint32_t isti_holders(struct isti_domain *d, uint32_t index);
+uint64_t isti_published_count(void);
+uint64_t isti_processes_count(void);
+int isti_descriptor_readonly(struct isti_domain *d, uint32_t index, size_t size, const void **out);
+
+/* ---- window.c */
+uint32_t isti_windows_high(struct isti_domain *d);
+int isti_window_take(struct isti_domain *d);
+/* The address of [offset, offset + length) of the data memfd, mapped if need be. A window that can't be mapped whole is mapped for this
+ * range alone: *alone and *alone_size say what to unmap at the end, NULL if nothing. */
+int isti_window_reach(struct isti_domain *d, uint64_t offset, uint64_t length, bool readonly, void **out, void **alone, size_t *alone_size);
+void isti_hint(struct isti_domain *d, uint32_t window, uint32_t index);
+/* Takes the hints for our own window. */
+void isti_window_take_hints(struct isti_domain *d);
+/* What a window without an owner can give back; its byte lock is tried. */
+void isti_window_reclaim(struct isti_domain *d, uint32_t window);
+void isti_window_punch(struct isti_domain *d, uint64_t begin, uint64_t end); /* whole pages inside */
+
+/* ---- ticket.c */
+int isti_ticket_take(struct isti_domain *d, uint32_t index, uint32_t generation, uint64_t deadline, uint64_t *number);
+/* LIVE → FREE by at most one. `member` gets whose it was. */
+bool isti_ticket_strike(struct isti_domain *d, uint64_t number, uint32_t index, uint32_t generation, uint32_t *member);
+bool isti_ticket_lives(struct isti_domain *d, uint64_t number);
+void isti_ticket_drop(struct isti_domain *d, uint64_t number); /* ours */
+/* For the sweep of m: frees what it was making and what has run out, and writes the descriptors of the others, sorted, to *estate
+ * (malloc'd). Returns how many, or -ENOMEM. */
+int64_t isti_ticket_estate(struct isti_domain *d, uint32_t m, uint64_t now, uint32_t **estate);
+
+/* ---- sweep.c */
+/* Strikes out m if it is dead; true: it was. */
+bool isti_sweep_member(struct isti_domain *d, uint32_t m);
+/* Holding m's byte lock in whatever way; true: nothing of it is left, the place can be had. */
+bool isti_sweep_held(struct isti_domain *d, uint32_t m);
+/* All members and windows of a domain; returns how many processes were struck out. */
+size_t isti_sweep_domain(struct isti_domain *d);
+/* All domains, and our hints. */
+size_t isti_sweep_all(void);
+/* Whether somebody has to look now and then. */
+bool isti_sweep_needed(void);
+
+/* ---- lease.c */
+void isti_lease_poll(void); /* what other processes struck out */
+
+#endif

@@ -1,0 +1,43 @@
+/* point.h: the numbered points of the kill-point tests: places between two steps of the protocol where a process may die.
+ *
+ * In a normal build IST_POINT is nothing. In the test build (ISTHMUS_POINTS, library isthmus_points) a process that has armed a point kills itself with SIGKILL
+ * when it comes to it for the n-th time.
+ */
+#ifndef ISTI_POINT_H
+#define ISTI_POINT_H
+
+#define ISTI_POINTS(X)                                                                                                                     \
+    X(JOIN_LOCKED) X(JOIN_RAISED) X(JOIN_DIRTY)                                                                                            \
+    X(WINDOW_LOCKED) X(WINDOW_RAISED) X(WINDOW_TAKEN)                                                                                      \
+    X(PUBLISH_RAISED) X(PUBLISH_RESERVED) X(PUBLISH_WRITTEN) X(PUBLISH_HELD) X(PUBLISH_LIVE) X(PUBLISH_DONE)                                \
+    X(HOLD_SET) X(HOLD_MOVED) X(HOLD_REFUSED) X(ATTACH_DONE)                                                                               \
+    X(RELEASE_COUNTED) X(RELEASE_FORGOTTEN) X(UNHOLD_CLEARED) X(UNHOLD_FENCED)                                                             \
+    X(FREE_SCANNED) X(FREE_DEAD) X(FREE_PUNCHING) X(FREE_PUNCHED) X(FREE_LOCAL) X(HINT_BIT) X(HINT_SUMMARY) X(HINT_DONE)                    \
+    X(GIVE_FREE) X(GIVE_DONE) X(HINTS_TAKEN)                                                                                               \
+    X(FREEZE_EXCLUSIVE) X(FREEZE_SCANNED) X(FREEZE_DONE)                                                                                   \
+    X(TICKET_RAISED) X(TICKET_RESERVED) X(TICKET_WRITTEN) X(TICKET_LIVE) X(TICKET_STRUCK) X(TICKET_TOLD) X(TICKET_DROPPED)                  \
+    X(SWEEP_LOCKED) X(SWEEP_TICKETS) X(SWEEP_RESV) X(SWEEP_PUNCH) X(SWEEP_CLEARED) X(SWEEP_FREED) X(SWEEP_DESCRIPTORS) X(SWEEP_CLEAN)       \
+    X(RECLAIM_LOCKED) X(RECLAIM_FREED) X(RECLAIM_PUNCHED) X(RECLAIM_DONE)                                                                  \
+    X(NAME_LOCKED) X(NAME_ODD) X(NAME_WRITTEN) X(NAME_DONE)                                                                                \
+    X(FORK_PUBLISHED) X(FORK_HELD) X(FORK_MOVED) X(FORK_PREPARED) X(FORK_PARENT) X(FORK_CHILD)
+
+enum isti_point {
+#define ISTI_POINT_ENUM(name) ISTI_POINT_##name,
+    ISTI_POINTS(ISTI_POINT_ENUM)
+#undef ISTI_POINT_ENUM
+        ISTI_POINT_COUNT
+};
+
+#ifdef ISTHMUS_POINTS
+void isti_point(enum isti_point point);
+/* The process dies when it comes to `point` for the `times`-th time from now on; times 0: not. */
+void isti_point_arm(enum isti_point point, unsigned times);
+/* How often this process came to it. */
+unsigned isti_point_reached(enum isti_point point);
+extern const char *const isti_point_names[ISTI_POINT_COUNT];
+#  define IST_POINT(name) isti_point(ISTI_POINT_##name)
+#else
+#  define IST_POINT(name) ((void)0)
+#endif
+
+#endif

@@ -1,0 +1,136 @@
+/* sweep.c: striking out the dead.
+ *
+ * A process may be struck out by whoever holds its byte lock: the kernel gives it only when the process is gone, and while it is held the
+ * place can't be had by a new one. Never "look whether it lives, then clear": between the two it may have been swept by another and taken by
+ * a new process. Every step is idempotent, so a sweeper that is killed is followed by the next. Bits of the living are never touched.
+ */
+#include "domain.h"
+#include "os.h"
+#include "point.h"
+#include "segment.h"
+
+#include <stdlib.h>
+
+static bool is_in(uint32_t index, const uint32_t *sorted, int64_t n) {
+    int64_t low = 0;
+    while (low < n) {
+        int64_t middle = low + (n - low) / 2;
+        if (sorted[middle] == index)
+            return true;
+        if (sorted[middle] < index)
+            low = middle + 1;
+        else
+            n = middle;
+    }
+    return false;
+}
+
+/* What the dead m was doing with descriptor `index` is ended. */
+static void sweep_row(struct isti_domain *d, uint32_t m, uint32_t index, bool keep_bit) {
+    struct isti_descriptor *row = &d->descriptor_rows[index];
+    /* acquire: pairs with m's last steps */
+    uint64_t s = atomic_load_explicit(&row->state, memory_order_acquire);
+    const isti_phase phase = isti_s_phase(s);
+    const uint32_t window = atomic_load_explicit(&row->window, memory_order_relaxed);
+    if (phase == ISTI_RESV && isti_s_x(s) == m) {
+        /* release: pairs with claim's acquire */
+        if (atomic_compare_exchange_strong_explicit(&row->state, &s, isti_s(isti_s_generation(s) + 1, ISTI_FREE, 0), memory_order_acq_rel,
+                                                    memory_order_relaxed))
+            isti_row_free(d, index);
+        IST_POINT(SWEEP_RESV);
+    } else if (phase == ISTI_PUNCH && isti_s_x(s) == m) {
+        /* what isn't punched is the owner's to use as it is */
+        atomic_compare_exchange_strong_explicit(&row->state, &s, isti_s(isti_s_generation(s), ISTI_DEAD, 0), memory_order_acq_rel,
+                                                memory_order_relaxed);
+        IST_POINT(SWEEP_PUNCH);
+    }
+    if (!keep_bit && (atomic_load_explicit(&row->holders[m / 64], memory_order_relaxed) & UINT64_C(1) << m % 64) != 0) {
+        isti_unhold(d, index, m);
+        IST_POINT(SWEEP_CLEARED);
+    } else
+        isti_try_free(d, index); /* it may have cleared its bit and died before it could free */
+    IST_POINT(SWEEP_FREED);
+    s = atomic_load_explicit(&row->state, memory_order_acquire);
+    if (isti_s_phase(s) != ISTI_DEAD)
+        return;
+    if (atomic_load_explicit(&row->flags, memory_order_relaxed) & ISTI_PUBLISHED_LOCAL) {
+        if (atomic_compare_exchange_strong_explicit(&row->state, &s, isti_s(isti_s_generation(s) + 1, ISTI_FREE, 0), memory_order_acq_rel,
+                                                    memory_order_relaxed))
+            isti_row_free(d, index);
+    } else if (window < d->windows)
+        isti_hint(d, window, index); /* it may have died before it could tell */
+}
+
+bool isti_sweep_held(struct isti_domain *d, uint32_t m) {
+    IST_POINT(SWEEP_LOCKED);
+    uint32_t *estate = NULL;
+    int64_t left = isti_ticket_estate(d, m, isti_os.now(), &estate);
+    if (left < 0)
+        return false;
+    for (uint32_t i = 0, high = isti_descriptors_high(d); i < high; i++)
+        sweep_row(d, m, i, is_in(i, estate, left));
+    isti_os.free(estate);
+    IST_POINT(SWEEP_DESCRIPTORS);
+    if (left != 0)
+        return false;
+    atomic_store_explicit(&d->member_rows[m].dirty, 0, memory_order_release); /* pairs with join's acquire */
+    IST_POINT(SWEEP_CLEAN);
+    return true;
+}
+
+/* isti_sweep_mutex is held. */
+static bool sweep_locked(struct isti_domain *d, uint32_t m) {
+    if (m == d->me || atomic_load_explicit(&d->member_rows[m].dirty, memory_order_acquire) == 0 || /* acquire: pairs with begin */
+        isti_probe_lock(d, ISTI_LOCK_MEMBER + (int64_t)m) != 0)
+        return false;
+    bool gone = atomic_load_explicit(&d->member_rows[m].dirty, memory_order_acquire) != 0 && isti_sweep_held(d, m);
+    isti_probe_unlock(d, ISTI_LOCK_MEMBER + (int64_t)m);
+    return gone;
+}
+
+bool isti_sweep_member(struct isti_domain *d, uint32_t m) {
+    if (d->solo || m >= d->members)
+        return false;
+    pthread_mutex_lock(&isti_sweep_mutex);
+    bool gone = sweep_locked(d, m);
+    pthread_mutex_unlock(&isti_sweep_mutex);
+    return gone;
+}
+
+size_t isti_sweep_domain(struct isti_domain *d) {
+    size_t gone = 0;
+    if (d->solo)
+        return 0;
+    pthread_mutex_lock(&isti_sweep_mutex);
+    for (uint32_t m = 0, high = isti_members_high(d); m < high; m++)
+        gone += sweep_locked(d, m);
+    for (uint32_t w = 0, high = isti_windows_high(d); w < high; w++)
+        isti_window_reclaim(d, w);
+    pthread_mutex_unlock(&isti_sweep_mutex);
+    return gone;
+}
+
+size_t isti_sweep_all(void) {
+    size_t gone = 0;
+    uint32_t at = 0;
+    for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;) {
+        gone += isti_sweep_domain(d);
+        isti_window_take_hints(d);
+    }
+    return gone;
+}
+
+bool isti_sweep_needed(void) {
+    uint32_t at = 0;
+    for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;) {
+        for (uint32_t m = 0, high = isti_members_high(d); m < high; m++) /* relaxed: whoever joins rings */
+            if (m != d->me && atomic_load_explicit(&d->member_rows[m].dirty, memory_order_relaxed) != 0)
+                return true;
+        for (uint32_t w = 0, high = isti_windows_high(d); w < high; w++)
+            if (atomic_load_explicit(&d->window_rows[w].used, memory_order_relaxed) != 0 && (d->window_base == NULL || w != d->window))
+                return true;
+    }
+    return false;
+}
+
+size_t ist_sweep(void) { return ist_process_epoch() == 0 ? 0 : isti_sweep_all(); }
