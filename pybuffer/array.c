@@ -9,6 +9,7 @@
  *   A4  memory is touched only by who stands on the hold, or holds the GIL without running Python code in between
  *   A5  a view owns its root; a Py_buffer owns the handle that exported it; so the root outlives everything that is counted on it
  *   A6  epoch differs from ist_epoch() => nothing of the segment is touched, not even to release it
+ *   A7  start is in a read-only mapping => the root is read-only
  */
 #include "array.h"
 
@@ -215,14 +216,15 @@ static SharedArrayObject *array_allocate(PyTypeObject *type, DTypeObject *dtype,
     return a;
 }
 
-static SharedArrayObject *root_make(core_state *state, ist_segment segment, DTypeObject *dtype, int ndim, const Py_ssize_t *shape,
-                                    const Py_ssize_t *strides, Py_ssize_t offset, uint32_t flags) {
+static SharedArrayObject *root_make(core_state *state, ist_segment segment, char *start, DTypeObject *dtype, int ndim,
+                                    const Py_ssize_t *shape, const Py_ssize_t *strides, Py_ssize_t offset, uint32_t flags) {
     SharedArrayObject *a = array_allocate(state->array_type, dtype, ndim, shape, strides, flags);
     if (a == NULL) {
         ist_segment_release_inline(segment);
         return NULL;
     }
-    a->data = (char *)ist_segment_data(segment) + offset;
+    a->start = start;
+    a->data = start + offset;
 #ifdef Py_GIL_DISABLED
     atomic_init(&a->hold, 0);
     atomic_init(&a->views, 0);
@@ -247,7 +249,14 @@ SharedArrayObject *array_new_root(core_state *state, ist_segment segment, DTypeO
         flags |= ARRAY_READONLY;
     if (ist_segment_is_frozen(segment))
         flags |= ARRAY_FROZEN;
-    return root_make(state, segment, dtype, ndim, shape, strides, offset, flags);
+    const void *start = ist_segment_data(segment);
+    int error = (flags & ARRAY_READONLY) ? ist_segment_data_readonly(segment, &start) : 0;
+    if (error != 0) {
+        raise_error(state, error, "mapping a segment of %zu bytes read-only", ist_segment_size(segment));
+        ist_segment_release_inline(segment);
+        return NULL;
+    }
+    return root_make(state, segment, (char *)start, dtype, ndim, shape, strides, offset, flags);
 }
 
 SharedArrayObject *array_create(core_state *state, DTypeObject *dtype, int ndim, const Py_ssize_t *shape, uint32_t flags) {
@@ -261,7 +270,7 @@ SharedArrayObject *array_create(core_state *state, DTypeObject *dtype, int ndim,
         return NULL;
     }
     ist_segment_set_creator(segment, (uint64_t)state->interpreter);
-    return root_make(state, segment, dtype, ndim, shape, NULL, 0, 0);
+    return root_make(state, segment, ist_segment_data(segment), dtype, ndim, shape, NULL, 0, 0);
 }
 
 SharedArrayObject *array_new_view(SharedArrayObject *base, DTypeObject *dtype, int ndim, const Py_ssize_t *shape, const Py_ssize_t *strides,

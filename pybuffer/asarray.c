@@ -34,8 +34,8 @@ static SharedArrayObject *owner_of(core_state *state, PyObject *object) {
     return NULL;
 }
 
-static bool lies_in(ist_segment segment, const strided *s, Py_ssize_t *offset) {
-    uintptr_t begin = (uintptr_t)ist_segment_data(segment), at = (uintptr_t)s->data;
+static bool lies_in(ist_segment segment, const char *start, const strided *s, Py_ssize_t *offset) {
+    uintptr_t begin = (uintptr_t)start, at = (uintptr_t)s->data;
     size_t size = ist_segment_size(segment);
     if (at < begin || at - begin > size)
         return false;
@@ -59,7 +59,7 @@ static int share_with_owner(core_state *state, SharedArrayObject *owner, const s
     int result = 0;
     DTypeObject *dtype = state->dtypes[s->values.dtype->code];
     uint32_t flags = s->readonly ? ARRAY_READONLY : 0;
-    if (root->segment.slot != NULL && lies_in(root->segment, &s->values, &offset)) {
+    if (root->segment.slot != NULL && lies_in(root->segment, root->start, &s->values, &offset)) {
         result = 1;
         if (usable) {
             *out = (PyObject *)array_new_view(owner, dtype, s->values.ndim, s->values.shape, s->values.strides, s->values.data, flags);
@@ -87,7 +87,7 @@ static int share_by_address(core_state *state, const source *s, PyObject **out) 
     if (ist_segment_acquire_address(low, &segment) != 0)
         return 0;
     Py_ssize_t offset;
-    if (!lies_in(segment, &s->values, &offset)) {
+    if (!lies_in(segment, ist_segment_data(segment), &s->values, &offset)) {
         ist_segment_release_inline(segment);
         return 0;
     }

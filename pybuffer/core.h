@@ -105,7 +105,10 @@ struct SharedArrayObject {
     /* root owners only */
     ist_hold hold;
     ist_segment segment;        /* one counted reference, until dropped: then slot = NULL */
-    uint32_t epoch;             /* ist_epoch() of its making: another value now means we are a forked child; 0: array_detach was here */
+    char *start;                /* the segment's first byte, in a mapping that can't be written if the root came read-only from another
+                                 * process: what the root's data and all offsets count from */
+    uint32_t epoch;             /* ist_epoch() of its making: another value now means a forked child that doesn't own it; 0: array_detach
+                                 * was here */
     ist_flags views;            /* how many of hold's shared units are live handles, not exports or pins: the sweep may detach those */
     ist_block *block;           /* counted; NULL: not in a block (any more) */
     SharedArrayObject *previous, *next; /* the block's list of root owners */
@@ -170,7 +173,7 @@ static inline uint32_t array_flags(SharedArrayObject *a) {
     return a->flags;
 #endif
 }
-/* Not released, not detached, not inherited through fork. */
+/* Not released, not detached, not inherited by a child that doesn't own it. */
 static inline bool array_usable(SharedArrayObject *a) { return !(array_flags(a) & ARRAY_RELEASED) && array_root(a)->epoch == ist_epoch(); }
 static inline int array_check(SharedArrayObject *a) { return __builtin_expect(array_usable(a), 1) ? 0 : array_raise_detached(a); }
 static inline bool array_readonly(SharedArrayObject *a) { return ((array_flags(a) | array_flags(array_root(a))) & ARRAY_READONLY) != 0; }
@@ -248,6 +251,7 @@ static inline void block_count_export(SharedArrayObject *root, int delta) {
     atomic_store_explicit(&counts->exports, exports + delta, memory_order_relaxed);
 #endif
 }
+void block_fork_child(void); /* plain C, in the child of a fork: what other interpreters than the forking one owned is theirs alone */
 /* Called by the sweep for a root_is_idle: gives up its segment reference; it and its views raise DetachedError from then on (array.c). */
 void array_detach(SharedArrayObject *root);
 

@@ -5,7 +5,16 @@
  */
 #include "core.h"
 
-typedef enum error_class { CLASS_MEMORY, CLASS_GONE, CLASS_BUFFER, CLASS_DETACHED, CLASS_VALUE, CLASS_OVERFLOW } error_class;
+typedef enum error_class {
+    CLASS_MEMORY,
+    CLASS_GONE,
+    CLASS_BUFFER,
+    CLASS_DETACHED,
+    CLASS_VALUE,
+    CLASS_OVERFLOW,
+    CLASS_TIMEOUT,
+    CLASS_OURS
+} error_class;
 
 static const struct {
     int error;
@@ -16,12 +25,20 @@ static const struct {
     {ESTALE, CLASS_GONE,
      "the segment is gone: its last owner has let go. Keep the array alive until it was received, or pass it on by value (isthmus.array(x))"},
     {EXDEV, CLASS_GONE,
-     "the token was made in another process, or before a fork, and means nothing here. Pass the array itself, or its contents"},
+     "the segment's process can't be reached from here. Pass the array itself, or its contents"},
     {EBUSY, CLASS_BUFFER, "the segment has other owners"},
     {EROFS, CLASS_BUFFER, "the segment's memory can't be made writable"},
     {EOVERFLOW, CLASS_OVERFLOW, "a counter would leave its range"},
-    {ENOTRECOVERABLE, CLASS_DETACHED, "the memory belongs to the parent process; it was inherited through fork"},
+    {ENOTRECOVERABLE, CLASS_DETACHED, "the memory belongs to the parent process; it was inherited through a fork that couldn't make it the child's too"},
     {EINVAL, CLASS_VALUE, "an argument makes no sense"},
+    {ENOSPC, CLASS_MEMORY,
+     "a table of the domain is full: segments that are known to other processes (isthmus.configure(max_published=…)), names (4,096), or "
+     "pickles under way (1,048,576)"},
+    {EUSERS, CLASS_MEMORY, "the domain has no room for another process (isthmus.configure(max_processes=…) in the process that makes it)"},
+    {EMLINK, CLASS_MEMORY, "this process is in 64 domains already"},
+    {EBADMSG, CLASS_OURS, "the domain's shared tables hold what can't be: some process wrote there"},
+    {ETIMEDOUT, CLASS_TIMEOUT, "another process is stopped in the middle of such a call"},
+    {ENOTUNIQ, CLASS_OURS, "several programs have published that name"},
 };
 
 static PyObject *class_of(core_state *state, error_class kind) {
@@ -32,6 +49,8 @@ static PyObject *class_of(core_state *state, error_class kind) {
     case CLASS_DETACHED: return state->DetachedError;
     case CLASS_VALUE: return PyExc_ValueError;
     case CLASS_OVERFLOW: return PyExc_OverflowError;
+    case CLASS_TIMEOUT: return PyExc_TimeoutError;
+    case CLASS_OURS: return state->Error;
     }
     return state->Error;
 }
@@ -52,7 +71,11 @@ static void set_error(core_state *state, int error, PyObject *what) {
             return;
         }
     }
-    PyErr_Format(PyExc_OSError, "%U: %s", what, ist_strerror(error));
+    PyObject *text = PyUnicode_FromFormat("%U: %s", what, ist_strerror(error));
+    PyObject *exception = text == NULL ? NULL : PyObject_CallFunction(PyExc_OSError, "iN", -error, text); /* FileExistsError and so on */
+    if (exception != NULL)
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    Py_XDECREF(exception);
 }
 
 PyObject *raise_error(core_state *state, int error, const char *what_format, ...) {

@@ -39,6 +39,7 @@ struct ist_block {
     _Atomic(int64_t) roots; /* in the lists */
     _Atomic(uint32_t) holders;
     _Atomic(bool) closed;
+    _Atomic(PyInterpreterState *) interpreter; /* whose it is; compared only */
     ist_block *next; /* in `blocks`; written once, before the block is pushed */
     struct shard shards[SHARDS];
 };
@@ -226,6 +227,44 @@ static void block_sweep(ist_block *block) {
         shard_sweep(block, &block->shards[i]);
 }
 
+/* ---- fork --------------------------------------------------------------------------------------------------------------------------- */
+
+/* The other interpreters' threads aren't here, and may have been anywhere: their lists are only walked forward, in which each step of theirs
+ * leaves them whole. What a root of theirs owned is given up once; its objects are never used again. */
+static void shard_disown(struct shard *shard) {
+    for (SharedArrayObject *root = shard->head; root != NULL; root = root->next) {
+        ist_segment segment = root->segment;
+        root->segment.slot = NULL;
+        if (segment.slot != NULL && root->epoch == ist_epoch())
+            ist_segment_release_inline(segment);
+        root->epoch = 0;
+    }
+}
+
+static void block_reset(ist_block *block) {
+    for (int i = 0; i < SHARDS; i++)
+        block->shards[i].head = NULL;
+    atomic_store_explicit(&block->roots, 0, memory_order_relaxed); /* relaxed: the child has one thread */
+    atomic_store_explicit(&block->counts.exports, 0, memory_order_relaxed);
+}
+
+/* Only the forking interpreter goes on in the child. Without one (a fork by C code) nobody knows whose the child is: then it keeps all. */
+void block_fork_child(void) {
+    PyThreadState *thread = _PyThreadState_UncheckedGet();
+    if (thread == NULL)
+        return;
+    PyInterpreterState *here = PyThreadState_GetInterpreter(thread);
+    for (ist_block *block = atomic_load_explicit(&blocks, memory_order_acquire); block != NULL; block = block->next) {
+        /* relaxed: the child has one thread */
+        if (atomic_load_explicit(&block->holders, memory_order_relaxed) == 0 ||
+            atomic_load_explicit(&block->interpreter, memory_order_relaxed) == here)
+            continue;
+        for (int i = 0; i < SHARDS; i++)
+            shard_disown(&block->shards[i]);
+        block_reset(block);
+    }
+}
+
 /* ---- joining ------------------------------------------------------------------------------------------------------------------------ */
 
 /* Runs at the end of the interpreter, or of a capsule that lost the race to be the first. */
@@ -254,6 +293,8 @@ static int block_make(PyObject *dict) {
         PyErr_NoMemory();
         return -1;
     }
+    /* relaxed: read by the child of a fork, which has one thread */
+    atomic_store_explicit(&block->interpreter, PyInterpreterState_Get(), memory_order_relaxed);
     PyObject *capsule = PyCapsule_New(block, BLOCK_KEY, block_capsule_destroy);
     if (capsule == NULL) {
         block_release(block);

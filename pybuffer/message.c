@@ -30,12 +30,11 @@ typedef struct description {
 } description;
 
 static description describe(SharedArrayObject *a) {
-    const char *start = ist_segment_data(array_root(a)->segment);
     return (description){
         .code = a->dtype->code,
         .ndim = a->ndim,
         .readonly = array_readonly(a),
-        .offset = a->data - start,
+        .offset = a->data - array_root(a)->start,
         .shape = ARRAY_SHAPE(a),
         .strides = ARRAY_STRIDES(a),
     };
@@ -100,15 +99,17 @@ void message_free(ist_message *message) {
 
 /* The bytes, little-endian throughout but for the segment's own token:
  *   0 "ISTA"   4 version   5 kind ('f')   6 element's bytes   7 flags   8 ndim   9..15 zero   16 segment token, 24 bytes
- *   40 offset   48 shape, then strides, 8 bytes each. The length is exactly that. */
-#define TOKEN_VERSION 1
+ *   40 pid, 44 descriptor: where the segment's domain is found by a process that isn't in it (0: nowhere)
+ *   48 offset   56 shape, then strides, 8 bytes each. The length is exactly that. */
+#define TOKEN_VERSION 2
 #define TOKEN_READONLY 1u
 #define TOKEN_SEGMENT 16
-#define TOKEN_OFFSET 40
-#define TOKEN_DIMS 48
+#define TOKEN_PLACE 40
+#define TOKEN_OFFSET 48
+#define TOKEN_DIMS 56
 #define TOKEN_SIZE(ndim) (TOKEN_DIMS + 16 * (Py_ssize_t)(ndim))
 
-static_assert(TOKEN_OFFSET - TOKEN_SEGMENT == sizeof(ist_token), "the segment's token has its place");
+static_assert(TOKEN_PLACE - TOKEN_SEGMENT == sizeof(ist_token), "the segment's token has its place");
 
 static void put64(unsigned char *at, int64_t value) {
     for (int i = 0; i < 8; i++)
@@ -122,7 +123,18 @@ static int64_t get64(const unsigned char *at) {
     return (int64_t)value;
 }
 
+static void put32(unsigned char *at, uint32_t value) {
+    for (int i = 0; i < 4; i++)
+        at[i] = (unsigned char)(value >> (8 * i));
+}
+
+static uint32_t get32(const unsigned char *at) { return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24; }
+
+/* The array's segment is published. */
 static PyObject *token_encode(SharedArrayObject *a, const description *d, const ist_token *segment) {
+    ist_place place = {0};
+    if (ist_segment_place(array_root(a)->segment, &place) != 0)
+        place = (ist_place){0};
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, TOKEN_SIZE(d->ndim));
     if (bytes == NULL)
         return NULL;
@@ -135,6 +147,8 @@ static PyObject *token_encode(SharedArrayObject *a, const description *d, const 
     at[7] = d->readonly ? TOKEN_READONLY : 0;
     at[8] = (unsigned char)d->ndim;
     memcpy(at + TOKEN_SEGMENT, segment->bytes, sizeof segment->bytes);
+    put32(at + TOKEN_PLACE, place.pid);
+    put32(at + TOKEN_PLACE + 4, place.fd);
     put64(at + TOKEN_OFFSET, d->offset);
     for (int i = 0; i < d->ndim; i++) {
         put64(at + TOKEN_DIMS + 8 * i, d->shape[i]);
@@ -146,6 +160,7 @@ static PyObject *token_encode(SharedArrayObject *a, const description *d, const 
 /* What a token says: any numbers for shape, strides and offset, until array_fits has compared them with the segment. */
 typedef struct parsed_token {
     ist_token segment;
+    ist_place place;
     description is;
     Py_ssize_t dims[2 * IST_MAX_NDIM];
 } parsed_token;
@@ -188,6 +203,7 @@ static int token_decode(core_state *state, const unsigned char *at, Py_ssize_t s
     out->is.ndim = at[8];
     out->is.readonly = (at[7] & TOKEN_READONLY) != 0;
     memcpy(out->segment.bytes, at + TOKEN_SEGMENT, sizeof out->segment.bytes);
+    out->place = (ist_place){.pid = get32(at + TOKEN_PLACE), .fd = get32(at + TOKEN_PLACE + 4)};
     token_decode_dims(at, out);
     return 0;
 }
@@ -195,7 +211,7 @@ static int token_decode(core_state *state, const unsigned char *at, Py_ssize_t s
 /* Copies the bytes of any object with the buffer interface into *out, checked. */
 static int token_from_object(core_state *state, PyObject *object, parsed_token *out) {
     if (!PyObject_CheckBuffer(object)) {
-        PyErr_Format(PyExc_TypeError, "a token is bytes, not %.200s", Py_TYPE(object)->tp_name);
+        PyErr_Format(PyExc_TypeError, "a token is bytes, and a name is a str, not %.200s", Py_TYPE(object)->tp_name);
         return -1;
     }
     Py_buffer view;
@@ -235,8 +251,8 @@ static PyObject *raise_gone(core_state *state, int error, const ist_token *token
     if (error == -EXDEV) {
         PyErr_Format(
             state->SegmentGoneError,
-            "segment %u (generation %u) belongs to another process, or to this one before a fork: its memory can't be reached from "
-            "here; pass the contents instead (isthmus.pickle_by_value(), or a.tobytes())",
+            "segment %u (generation %u) belongs to another process, which is gone or can't be reached from here; keep it alive until the "
+            "array was received, or pass the contents (isthmus.pickle_by_value(), or a.tobytes())",
             index, generation);
     } else if (error == -ESTALE && pickled) {
         PyErr_Format(state->SegmentGoneError,
@@ -248,6 +264,9 @@ static PyObject *raise_gone(core_state *state, int error, const ist_token *token
         PyErr_Format(state->SegmentGoneError,
                      "segment %u (generation %u) is gone: its last owner has let go, and a token owns nothing; keep the array until the "
                      "token was attached, or send the array itself",
+                     index, generation);
+    } else if (error == -EACCES || error == -EPERM) {
+        PyErr_Format(PyExc_PermissionError, "segment %u (generation %u) belongs to a process of another user, or one that may not be looked into",
                      index, generation);
     } else if (error == -EINVAL) {
         PyErr_SetString(PyExc_ValueError, "not an array token: its segment has an impossible number");
@@ -274,17 +293,125 @@ static PyObject *array_token(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return bytes;
 }
 
-PyDoc_STRVAR(attach_doc, "attach($module, token, /)\n--\n\n"
-                         "The array that token describes, as a new owner of the same memory.\n\n"
-                         "Raises SegmentGoneError if nobody owns that memory any more, ValueError if the bytes aren't a token.");
+/* In a domain that this process isn't in: becomes a guest there and tries again. 0 or a negative errno. */
+static int reach(const parsed_token *token) {
+    int error = token->place.pid == 0 ? -EXDEV : ist_domain_reach(&token->segment, token->place);
+    return error == -ENOENT ? -EXDEV : error;
+}
+
+static int acquire(const parsed_token *token, ist_segment *out) {
+    int error = ist_segment_acquire(&token->segment, out);
+    if (error != -EXDEV || (error = reach(token)) != 0)
+        return error;
+    return ist_segment_acquire(&token->segment, out);
+}
+
+static int load(const parsed_token *token, uint64_t number, ist_segment *out) {
+    int error = ist_lease_load(&token->segment, number, out);
+    if (error != -EXDEV || (error = reach(token)) != 0)
+        return error;
+    return ist_lease_load(&token->segment, number, out);
+}
+
+/* ---- names -------------------------------------------------------------------------------------------------------------------------- */
+
+static const char *name_of(PyObject *object, Py_ssize_t *length) {
+    if (!PyUnicode_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "a name is a str, not %.200s", Py_TYPE(object)->tp_name);
+        return NULL;
+    }
+    const char *name = PyUnicode_AsUTF8AndSize(object, length);
+    if (name != NULL && (*length == 0 || *length > IST_NAME_MAX)) {
+        PyErr_Format(PyExc_ValueError, "a name has 1 to %d bytes in UTF-8, not %zd: %R", IST_NAME_MAX, *length, object);
+        return NULL;
+    }
+    return name;
+}
+
+PyDoc_STRVAR(publish_doc, "publish($self, name, /)\n--\n\n"
+                          "Gives this array a name by which any process of this user can attach() to it.\n\n"
+                          "A name owns nothing: it is gone with the array's last holder, or after unpublish(). At most 200 bytes; FileExistsError\n"
+                          "if a living array of the domain has it.");
+
+static PyObject *array_publish(PyObject *self, PyObject *object) {
+    SharedArrayObject *a = (SharedArrayObject *)self;
+    Py_ssize_t length;
+    const char *name = name_of(object, &length);
+    if (name == NULL || hold_enter(a, HOLD_SHARED) < 0)
+        return NULL;
+    description d = describe(a);
+    ist_segment segment = array_root(a)->segment;
+    ist_token token;
+    int error = ist_segment_token(segment, &token);
+    PyObject *bytes = error < 0 ? NULL : token_encode(a, &d, &token);
+    if (bytes != NULL) {
+        Py_BEGIN_ALLOW_THREADS
+        error = ist_name_publish(name, (size_t)length, segment, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
+        Py_END_ALLOW_THREADS
+        Py_DECREF(bytes);
+    }
+    hold_leave(a, HOLD_SHARED);
+    if (error < 0)
+        return raise_error(state_of(a), error, "publishing an array as %R", object);
+    return bytes == NULL ? NULL : Py_NewRef(Py_None);
+}
+
+PyDoc_STRVAR(unpublish_doc, "unpublish($module, name, /)\n--\n\n"
+                            "Takes a name away from the array that has it, in this process's domains; the array stays. LookupError if none has.");
+
+static PyObject *core_unpublish(PyObject *module, PyObject *object) {
+    core_state *state = state_of_module(module);
+    Py_ssize_t length;
+    const char *name = name_of(object, &length);
+    if (name == NULL)
+        return NULL;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = ist_name_remove(name, (size_t)length);
+    Py_END_ALLOW_THREADS
+    if (error == -ENOENT)
+        return PyErr_Format(state->SegmentGoneError, "no living array is published as %R", object);
+    return error < 0 ? raise_error(state, error, "unpublishing %R", object) : Py_NewRef(Py_None);
+}
+
+static PyObject *attach_name(core_state *state, PyObject *object) {
+    Py_ssize_t length;
+    const char *name = name_of(object, &length);
+    if (name == NULL)
+        return NULL;
+    unsigned char bytes[TOKEN_SIZE(IST_MAX_NDIM)];
+    size_t size = sizeof bytes;
+    ist_segment segment;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = ist_name_attach(name, (size_t)length, &segment, bytes, &size);
+    Py_END_ALLOW_THREADS
+    if (error == -ENOENT)
+        return PyErr_Format(state->SegmentGoneError, "no living array is published as %R by a process of this user", object);
+    if (error < 0)
+        return raise_error(state, error, "attaching to %R", object);
+    parsed_token token;
+    if (token_decode(state, bytes, (Py_ssize_t)size, &token) < 0) {
+        ist_segment_release(segment);
+        return NULL;
+    }
+    return token_receive(state, segment, &token);
+}
+
+PyDoc_STRVAR(attach_doc, "attach($module, token_or_name, /)\n--\n\n"
+                         "The array that a token describes, or that was published under a name, as a new owner of the same memory.\n\n"
+                         "In whatever process of this user. Raises SegmentGoneError if nobody owns that memory any more, or nobody can be reached\n"
+                         "who does; ValueError if the bytes aren't a token, PermissionError for another user's.");
 
 static PyObject *core_attach(PyObject *module, PyObject *object) {
     core_state *state = state_of_module(module);
+    if (PyUnicode_Check(object))
+        return attach_name(state, object);
     parsed_token token;
     if (token_from_object(state, object, &token) < 0)
         return NULL;
     ist_segment segment;
-    int error = ist_segment_acquire(&token.segment, &segment);
+    int error = acquire(&token, &segment);
     if (error < 0)
         return raise_gone(state, error, &token.segment, false);
     return token_receive(state, segment, &token);
@@ -444,7 +571,7 @@ static PyObject *core_rebuild(PyObject *module, PyObject *arguments) {
     if (token_from_object(state, bytes, &token) < 0)
         return NULL;
     ist_segment segment;
-    int error = ist_lease_load(&token.segment, number, &segment);
+    int error = load(&token, number, &segment);
     if (error < 0) {
         raise_gone(state, error, &token.segment, true);
         message_report_leases(); /* says in the log what the exception is about */
@@ -517,12 +644,14 @@ done:
 
 PyMethodDef message_array_methods[] = {
     {"token", array_token, METH_NOARGS, token_doc},
+    {"publish", array_publish, METH_O, publish_doc},
     {"__reduce__", array_reduce, METH_NOARGS, reduce_doc},
     {NULL, NULL, 0, NULL},
 };
 
 static PyMethodDef module_methods[] = {
     {"attach", core_attach, METH_O, attach_doc},
+    {"unpublish", core_unpublish, METH_O, unpublish_doc},
     {"set_pickle_lease", core_set_pickle_lease, METH_O, set_pickle_lease_doc},
     {"_rebuild", core_rebuild, METH_VARARGS, rebuild_doc},
     {"_rebuild_contents", core_rebuild_contents, METH_VARARGS, rebuild_contents_doc},

@@ -5,6 +5,8 @@
  */
 #include "array.h"
 
+#include <pthread.h>
+
 /* ---- SegmentInfo ------------------------------------------------------------------------------------------------------------------- */
 
 static PyStructSequence_Field info_fields[] = {
@@ -16,8 +18,10 @@ static PyStructSequence_Field info_fields[] = {
     {"exports", "buffers, pins and lent addresses that stand on this interpreter's owner; None where no owner is at hand"},
     {"frozen", "read-only for everybody, for good"},
     {"readonly", "frozen, or read-only memory"},
-    {"published", "known to other processes"},
+    {"published", "its token was taken: other processes can attach to it"},
     {"created_by", "id of the interpreter that made it"},
+    {"processes", "how many processes hold it, this one included; the dead count until they are swept; 0: not published"},
+    {"descriptor", "(number, generation) of its descriptor, the same in all processes; None: not published"},
     {NULL, NULL},
 };
 
@@ -25,7 +29,7 @@ static PyStructSequence_Desc info_desc = {
     "isthmus.SegmentInfo",
     "What the library knows of a segment; a snapshot.",
     info_fields,
-    10,
+    12,
 };
 
 static const char *kind_name(uint8_t kind) { return kind == IST_KIND_FILE ? "file" : kind == IST_KIND_FOREIGN ? "foreign" : "heap"; }
@@ -43,8 +47,10 @@ PyObject *segment_info_new(core_state *state, const ist_segment_info *info, int6
         exports < 0 ? Py_NewRef(Py_None) : PyLong_FromLongLong(exports),
         PyBool_FromLong(info->frozen),
         PyBool_FromLong(info->readonly),
-        Py_NewRef(Py_False),
+        PyBool_FromLong(info->published),
         PyLong_FromUnsignedLongLong(info->created_by),
+        PyLong_FromUnsignedLong(info->processes),
+        info->published ? Py_BuildValue("(II)", info->descriptor, info->descriptor_generation) : Py_NewRef(Py_None),
     };
     bool complete = true;
     for (Py_ssize_t i = 0; i < (Py_ssize_t)(sizeof values / sizeof *values); i++) {
@@ -66,12 +72,12 @@ static PyObject *core_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
         return raise_error(state_of_module(module), error, "isthmus.stats");
     uint64_t orphaned = (uint64_t)block_orphaned();
     typedef unsigned long long ull;
-    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:L,s:i,s:K,s:K,s:K,s:K,s:K,s:K}", "allocated", (ull)s.allocated, "mapped",
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:L,s:i,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "allocated", (ull)s.allocated, "mapped",
                          (ull)s.mapped, "segments", (ull)s.segments, "owners", (ull)s.owners, "exports", (long long)block_exports(),
                          "leases", (ull)s.leases, "lease_bytes", (ull)s.lease_bytes, "leases_expired", (ull)s.leases_expired, "in_flight",
                          (long long)s.in_flight, "queues", 0, "leaked", (ull)(s.saturated + orphaned), "saturated", (ull)s.saturated,
                          "orphaned", (ull)orphaned, "misuses", (ull)s.misuses, "retired", (ull)s.retired, "bytes_copied",
-                         (ull)s.bytes_copied);
+                         (ull)s.bytes_copied, "published", (ull)s.published, "processes", (ull)s.processes);
 }
 
 static PyObject *core_segments(PyObject *module, PyObject *Py_UNUSED(ignored)) {
@@ -90,12 +96,13 @@ static PyObject *core_segments(PyObject *module, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyObject *core_sweep(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
-    size_t leases;
+    size_t leases, processes;
     Py_BEGIN_ALLOW_THREADS
+    processes = ist_sweep();
     leases = ist_collect();
     Py_END_ALLOW_THREADS
     message_report_leases();
-    return PyErr_Occurred() ? NULL : Py_BuildValue("{s:n}", "leases", (Py_ssize_t)leases);
+    return PyErr_Occurred() ? NULL : Py_BuildValue("{s:n,s:n}", "leases", (Py_ssize_t)leases, "processes", (Py_ssize_t)processes);
 }
 
 /* A number of bytes; NULL, None: 0. */
@@ -132,13 +139,33 @@ static int parse_seconds(PyObject *object, uint64_t *ns) {
     return 0;
 }
 
+/* A number of rows between the two; NULL, None: 0, the default. */
+static int parse_limit(PyObject *object, const char *name, long least, long most, uint32_t *out) {
+    *out = 0;
+    if (object == NULL || object == Py_None)
+        return 0;
+    PyObject *integer = PyNumber_Index(object);
+    if (integer == NULL)
+        return -1;
+    int overflow;
+    long n = PyLong_AsLongAndOverflow(integer, &overflow);
+    Py_DECREF(integer);
+    if (overflow != 0 || n < least || n > most) {
+        PyErr_Format(PyExc_ValueError, "%s must be a number from %ld to %ld, not %R", name, least, most, object);
+        return -1;
+    }
+    *out = (uint32_t)n;
+    return 0;
+}
+
 static PyObject *core_configure(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-    static const char *const names[] = {"heap_size", "pickle_lease", "housekeeper"};
-    static const signature parameters = {"configure", 3, 0, 0, names};
-    PyObject *given[3];
+    static const char *const names[] = {"heap_size", "pickle_lease", "housekeeper", "max_processes", "max_published"};
+    static const signature parameters = {"configure", 5, 0, 0, names};
+    PyObject *given[5];
     ist_options options = {.struct_size = sizeof options};
     if (bind_arguments(&parameters, args, nargs, kwnames, given) < 0 || parse_bytes(given[0], &options.heap_size) < 0 ||
-        parse_seconds(given[1], &options.lease_ns) < 0)
+        parse_seconds(given[1], &options.lease_ns) < 0 || parse_limit(given[3], "max_processes", 1, 1024, &options.processes) < 0 ||
+        parse_limit(given[4], "max_published", 4096, 4194304, &options.published) < 0)
         return NULL;
     int housekeeper = given[2] == NULL || given[2] == Py_None ? 1 : PyObject_IsTrue(given[2]);
     if (housekeeper < 0)
@@ -156,6 +183,19 @@ static PyObject *core_configure(PyObject *module, PyObject *const *args, Py_ssiz
     }
     if (error != 0)
         return raise_error(state_of_module(module), error, "isthmus.configure");
+    Py_RETURN_NONE;
+}
+
+/* The package joins the home domain when it is imported, so that what its process starts finds the domain in the environment: else an array
+ * that a child sends as its last deed would die with the child's own domain. The text for ISTHMUS_DOMAIN; None where no other process could
+ * come anyway, or nothing is to be had now: then the first array says why. */
+static PyObject *core_join(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
+    char text[80];
+    return ist_domain_text(text, sizeof text) == 0 ? PyUnicode_FromString(text) : Py_NewRef(Py_None);
+}
+
+static PyObject *core_watch(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
+    ist_domain_watch();
     Py_RETURN_NONE;
 }
 
@@ -177,12 +217,17 @@ static PyMethodDef core_functions[] = {
      PyDoc_STR("segments($module, /)\n--\n\nThe process's live segments, a list of SegmentInfo in no order.")},
     {"sweep", core_sweep, METH_NOARGS,
      PyDoc_STR(
-         "sweep($module, /)\n--\n\nDrops pickle leases whose time is up and gives unused memory back to the system, now. A dict of what was dropped.")},
+         "sweep($module, /)\n--\n\nStrikes out dead processes, drops pickle leases whose time is up and gives unused memory back to the\n"
+         "system, now. A dict of how many: leases, processes.")},
     {"configure", KEYWORDS(core_configure),
      PyDoc_STR(
-         "configure($module, /, *, heap_size=None, pickle_lease=None, housekeeper=True)\n--\n\n"
+         "configure($module, /, *, heap_size=None, pickle_lease=None, housekeeper=True, max_processes=None, max_published=None)\n--\n\n"
          "Options of the process, before its first array: the heap's limit in bytes (default 64 GiB of address space), how long a pickle\n"
-         "keeps its array in seconds (300), and whether the housekeeper thread may run. isthmus.Error when it is too late.")},
+         "keeps its array in seconds (300), whether the housekeeper thread may run; and of the domain, if this process makes it: how many\n"
+         "processes (1,024) and how many segments known to other processes (4,194,304, a power of two) it has room for. isthmus.Error\n"
+         "when it is too late.")},
+    {"_join", core_join, METH_NOARGS, NULL},
+    {"_watch", core_watch, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -219,7 +264,14 @@ static int info_init(PyObject *module, core_state *state) {
     return state->info_type == NULL ? -1 : PyModule_AddType(module, state->info_type);
 }
 
+static void hear_of_forks(void) {
+    if (ist_at_fork_child(block_fork_child) != 0)
+        Py_UNREACHABLE(); /* this library has one caller of it */
+}
+
 static int core_exec(PyObject *module) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, hear_of_forks);
     core_state *state = state_of_module(module);
     state->interpreter = PyInterpreterState_GetID(PyInterpreterState_Get());
     if (state->interpreter < 0)

@@ -105,8 +105,12 @@ static bool make_writable_in_place(SharedArrayObject *a) {
     if (a->root != NULL || !(array_flags(a) & ARRAY_FROZEN) || hold_begin_exclusive(a, HOLD_COUNTS, &seen) < 0)
         return false;
     bool done = ist_segment_make_writable(&a->segment) == 0;
-    if (done)
+    if (done) {
         clear_flags(a, ARRAY_READONLY | ARRAY_FROZEN);
+        char *start = ist_segment_data(a->segment); /* nobody stands on the one that can't be written */
+        a->data = start + (a->data - a->start);
+        a->start = start;
+    }
     hold_end_exclusive(a);
     return done;
 }

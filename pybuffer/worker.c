@@ -50,7 +50,7 @@ typedef struct WorkerObject {
     PyThreadState *tstate;   /* the thread's, in the worker interpreter */
     PyObject *handle;        /* isthmus._worker.handle, an object of the worker interpreter */
     int64_t id;
-    uint32_t epoch;          /* ist_epoch() of its making: another value now means the interpreter was the parent's */
+    uint32_t epoch;          /* ist_process_epoch() of its making: another value now means the interpreter was the parent's */
     _Atomic(int) state;      /* OPEN … PARKED; written by the thread */
 } WorkerObject;
 
@@ -482,7 +482,7 @@ static PyObject *worker_new(PyTypeObject *type, PyObject *arguments, PyObject *k
     if (self == NULL)
         return NULL;
     atomic_init(&self->state, CLOSED); /* nothing to end yet */
-    self->epoch = ist_epoch();
+    self->epoch = ist_process_epoch();
     self->control = control_new();
     if (self->control == NULL)
         PyErr_NoMemory();
@@ -499,7 +499,7 @@ static PyObject *worker_new(PyTypeObject *type, PyObject *arguments, PyObject *k
 static int state_of_worker(WorkerObject *self) { return atomic_load_explicit(&self->state, memory_order_relaxed); }
 
 static int check_owner(WorkerObject *self, const char *what) {
-    if (self->epoch != ist_epoch()) {
+    if (self->epoch != ist_process_epoch()) {
         PyErr_Format(PyExc_RuntimeError, "can't %s interpreter %lld: it belongs to the parent process", what, (long long)self->id);
         return -1;
     }
@@ -569,7 +569,7 @@ PyDoc_STRVAR(terminate_doc, "terminate($self, /)\n--\n\n"
 static PyObject *worker_terminate(PyObject *object, PyObject *Py_UNUSED(ignored)) {
     WorkerObject *self = (WorkerObject *)object;
     control *c = self->control;
-    if (self->epoch != ist_epoch()) {
+    if (self->epoch != ist_process_epoch()) {
         PyErr_Format(PyExc_RuntimeError, "can't terminate interpreter %lld: it belongs to the parent process", (long long)self->id);
         return NULL;
     }
@@ -639,7 +639,7 @@ static void worker_abandon(WorkerObject *self) {
 
 static void worker_finalize(PyObject *object) {
     WorkerObject *self = (WorkerObject *)object;
-    if (self->control == NULL || self->epoch != ist_epoch() || state_of_worker(self) != OPEN)
+    if (self->control == NULL || self->epoch != ist_process_epoch() || state_of_worker(self) != OPEN)
         return;
     PyObject *raised = PyErr_GetRaisedException();
     /* While the runtime ends nothing can be attached any more; CPython or leave_if_left deal with it. */
@@ -657,7 +657,7 @@ static void worker_dealloc(PyObject *object) {
         return;
     PyTypeObject *type = Py_TYPE(object);
     control *c = self->control;
-    if (c != NULL && self->epoch == ist_epoch()) { /* a forked child leaves it: the mutex may be taken */
+    if (c != NULL && self->epoch == ist_process_epoch()) { /* a forked child leaves it: the mutex may be taken */
         Py_BEGIN_ALLOW_THREADS
         pthread_mutex_lock(&c->mutex);
         control_release(c);
@@ -678,7 +678,7 @@ static PyObject *worker_closed(PyObject *self, void *Py_UNUSED(closure)) {
 static PyObject *worker_running(PyObject *self, void *Py_UNUSED(closure)) {
     WorkerObject *worker = (WorkerObject *)self;
     /* relaxed: a value of some moment */
-    return PyBool_FromLong(worker->epoch == ist_epoch() && atomic_load_explicit(&worker->control->running, memory_order_relaxed));
+    return PyBool_FromLong(worker->epoch == ist_process_epoch() && atomic_load_explicit(&worker->control->running, memory_order_relaxed));
 }
 
 static PyMethodDef worker_methods[] = {

@@ -13,6 +13,8 @@ counted reference; the last one to let go frees it, whoever that is, in whatever
 Importing this loads the extension module and nothing else: everything that is written in Python comes at first use.
 """
 
+import os
+
 from ._core import (
     DetachedError,
     Error,
@@ -34,9 +36,12 @@ from ._core import (
     set_pickle_lease,
     stats,
     sweep,
+    unpublish,
     zeros,
     zeros_like,
 )
+from ._core import _join as _join_domain
+from ._core import _watch as _watch_domain
 
 __version__ = "0.1.0"
 
@@ -75,6 +80,7 @@ __all__ = [
     "set_pickle_lease",
     "stats",
     "sweep",
+    "unpublish",
     "zeros",
     "zeros_like",
 ]
@@ -92,6 +98,18 @@ def __getattr__(name):
 
 def __dir__():
     return sorted({*globals(), *_lazy})
+
+
+def _join():
+    # What this process starts joins its domain, by whatever way it is started.
+    text = _join_domain()
+    if text is not None and os.environ.get("ISTHMUS_DOMAIN") != text:
+        os.environ["ISTHMUS_DOMAIN"] = text
+
+
+_join()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_join, after_in_parent=_watch_domain)
 
 
 def get_include():

@@ -18,6 +18,7 @@ from ._core import segments as segments
 from ._core import set_pickle_lease as set_pickle_lease
 from ._core import stats as stats
 from ._core import sweep as sweep
+from ._core import unpublish as unpublish
 from ._core import zeros as zeros
 from ._core import zeros_like as zeros_like
 from ._pickle import pickle_by_value as pickle_by_value
@@ -53,6 +54,7 @@ __all__ = [
     "set_pickle_lease",
     "stats",
     "sweep",
+    "unpublish",
     "zeros",
     "zeros_like",
 ]
