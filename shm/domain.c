@@ -28,6 +28,7 @@
 #endif
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 #define CONTROL_NAME "isthmus-control"
+#define DATA_NAME "isthmus-data"
 
 #define HEADER_BYTES 4096u
 #define TABLES_AT 8192u
@@ -209,7 +210,7 @@ static int make_file(const char *name, uint64_t size, int *out) {
 static int make_files(struct isti_domain *d, struct isti_control_header *h) {
     uint64_t at[6], ignored;
     fit_windows(h);
-    int error = make_file("isthmus", h->windows * h->window_size, &d->data_fd);
+    int error = make_file(DATA_NAME, h->windows * h->window_size, &d->data_fd);
     if (error == 0)
         error = identify(d->data_fd, &d->data_device, &d->data_inode, &ignored);
     if (error != 0)
@@ -280,10 +281,25 @@ static int make(struct isti_domain **out) {
 
 /* ---- joining */
 
-static int open_peer(uint32_t pid, uint32_t fd) {
+/* Whether a descriptor's link in /proc says that it is a memfd of that name. Looked at before it is opened: opening something else may do
+ * something. */
+static int is_memfd(const char *path, const char *name) {
+    char target[64], wanted[64];
+    ssize_t n = isti_os.readlink(path, target, sizeof target - 1);
+    if (n < 0)
+        return -errno;
+    target[n] = '\0';
+    snprintf(wanted, sizeof wanted, "/memfd:%s", name);
+    return strncmp(target, wanted, strlen(wanted)) == 0 ? 0 : -ENOENT;
+}
+
+static int open_peer(uint32_t pid, uint32_t fd, const char *name) {
     char path[64];
     snprintf(path, sizeof path, "/proc/%u/fd/%u", pid, fd);
-    int opened = isti_os.open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    int error = is_memfd(path, name);
+    if (error != 0)
+        return error;
+    int opened = isti_os.open(path, O_RDWR | O_CLOEXEC);
     return opened < 0 ? -errno : opened;
 }
 
@@ -321,7 +337,8 @@ static int open_data(struct isti_domain *d) {
         /* relaxed, all: where to look; what is found there is checked */
         if (atomic_load_explicit(&row->dirty, memory_order_relaxed) == 0)
             continue;
-        int fd = open_peer(atomic_load_explicit(&row->pid, memory_order_relaxed), atomic_load_explicit(&row->data_fd, memory_order_relaxed));
+        int fd = open_peer(atomic_load_explicit(&row->pid, memory_order_relaxed), atomic_load_explicit(&row->data_fd, memory_order_relaxed),
+                           DATA_NAME);
         if (fd < 0) {
             error = fd == -ENOENT || fd == -ENXIO || fd == -ESRCH ? error : fd;
             continue;
@@ -342,7 +359,7 @@ static int open_domain(uint32_t pid, uint32_t control_fd, const uint8_t *id, str
     struct isti_domain *d = new_domain();
     if (d == NULL)
         return -ENOMEM;
-    int fd = open_peer(pid, control_fd);
+    int fd = open_peer(pid, control_fd, CONTROL_NAME);
     int error = fd < 0 ? (fd == -ESRCH || fd == -ENXIO ? -ENOENT : fd) : 0;
     if (error == 0) {
         d->control_fd = fd;
@@ -504,17 +521,6 @@ void isti_domain_discard(void) {
 
 /* ---- searching */
 
-/* Whether the descriptor is a control memfd's, by its link's text. */
-static bool is_control(const char *directory, const char *name) {
-    char path[96], target[64];
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    ssize_t n = isti_os.readlink(path, target, sizeof target - 1);
-    if (n <= 0)
-        return false;
-    target[n] = '\0';
-    return strncmp(target, "/memfd:" CONTROL_NAME, sizeof "/memfd:" CONTROL_NAME - 1) == 0;
-}
-
 struct search {
     bool (*look)(struct isti_domain *, ist_place, void *);
     void *argument;
@@ -549,7 +555,7 @@ static void search_process(struct search *s, const char *pid) {
         return; /* another user's, or gone */
     const char *name;
     while (!s->done && (name = isti_os.readdir(files)) != NULL)
-        if (name[0] >= '0' && name[0] <= '9' && is_control(directory, name))
+        if (name[0] >= '0' && name[0] <= '9')
             search_file(s, (uint32_t)strtoul(pid, NULL, 10), (uint32_t)strtoul(name, NULL, 10));
     isti_os.closedir(files);
 }

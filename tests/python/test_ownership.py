@@ -585,10 +585,11 @@ def run_script(source: str) -> str:
     return done.stdout
 
 
-def test_a_forked_child_has_none_of_it() -> None:
+def test_a_forked_child_for_which_the_domain_has_no_room() -> None:
     told = run_script(
         """
         import os, gc, isthmus as ist
+        ist.configure(max_processes=1)
         a = ist.array([1, 2, 3])
         view, export, frozen, many = a[1:], memoryview(a), ist.zeros(2).freeze(), [ist.zeros(100) for _ in range(100)]
         address = ist.zeros(5); address.address
