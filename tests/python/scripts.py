@@ -39,7 +39,7 @@ def start(*arguments, cwd=None, stdin=subprocess.DEVNULL, env=None):
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
-        env=os.environ | (env or {}),
+        env=os.environ | {"ISTHMUS_DOMAIN": ""} | (env or {}),  # not in the domain of the tests' own process
         process_group=0,
     )
 
