@@ -127,8 +127,8 @@ void isti_unhold(struct isti_domain *d, uint32_t index, uint32_t member) {
 
 void isti_row_free(struct isti_domain *d, uint32_t index) {
     pthread_mutex_lock(&d->claim);
-    if (d->free_count < sizeof d->free_rows / sizeof *d->free_rows)
-        d->free_rows[d->free_count++] = index; /* one that finds no room here is found by the walk through the table */
+    if (d->free_count < d->descriptors) /* a row may be in it twice, if another process had it in between */
+        d->free_rows[d->free_count++] = index;
     pthread_mutex_unlock(&d->claim);
 }
 
@@ -271,6 +271,8 @@ static int publish(struct isti_domain *d, struct ist_slot *slot, bool locked) {
         return error;
     IST_POINT(PUBLISH_RESERVED);
     struct isti_descriptor *row = &d->descriptor_rows[index];
+    if (!local)
+        slot->wrap = NULL; /* nothing is mapped for it alone; create leaves this to whom it matters */
     fill_row(d, row, slot, local);
     IST_POINT(PUBLISH_WRITTEN);
     if (!locked)

@@ -75,7 +75,9 @@ static bool header_makes_sense(const struct isti_control_header *h, uint64_t siz
 
 /* ---- the process-local side */
 
-static void close_domain(struct isti_domain *d) {
+static void unmap_tables(struct isti_domain *d) {
+    if (d->free_rows != NULL)
+        isti_os.munmap(d->free_rows, d->descriptors * sizeof *d->free_rows);
     if (d->given != NULL)
         isti_os.munmap(d->given, d->descriptors * sizeof *d->given);
     if (d->entries != NULL)
@@ -84,6 +86,15 @@ static void close_domain(struct isti_domain *d) {
         isti_os.munmap(d->control, d->control_size);
     if (d->control_fd >= 0)
         isti_os.close(d->control_fd);
+    d->free_rows = NULL;
+    d->given = NULL;
+    d->entries = NULL;
+    d->control = NULL;
+    d->control_fd = -1;
+}
+
+static void close_domain(struct isti_domain *d) {
+    unmap_tables(d);
     if (d->data_fd >= 0)
         isti_os.close(d->data_fd);
     pthread_mutex_destroy(&d->claim);
@@ -133,7 +144,8 @@ static int map_tables(struct isti_domain *d, const struct isti_control_header *h
     d->name_rows = (struct isti_name *)(void *)(p + at[5]);
     d->entries = private_table(d->descriptors * sizeof *d->entries);
     d->given = private_table(d->descriptors * sizeof *d->given);
-    return d->entries == NULL || d->given == NULL ? -ENOMEM : 0;
+    d->free_rows = private_table(d->descriptors * sizeof *d->free_rows);
+    return d->entries == NULL || d->given == NULL || d->free_rows == NULL ? -ENOMEM : 0;
 }
 
 static int identify(int fd, uint64_t *device, uint64_t *inode, uint64_t *size) {
@@ -224,18 +236,7 @@ static int make_files(struct isti_domain *d, struct isti_control_header *h) {
             error = map_tables(d, h);
         if (error != -ENOMEM || h->descriptors / 2 < ISTI_DESCRIPTORS_LEAST)
             break;
-        if (d->given != NULL)
-            isti_os.munmap(d->given, d->descriptors * sizeof *d->given);
-        if (d->entries != NULL)
-            isti_os.munmap(d->entries, d->descriptors * sizeof *d->entries);
-        if (d->control != NULL)
-            isti_os.munmap(d->control, d->control_size);
-        if (d->control_fd >= 0)
-            isti_os.close(d->control_fd);
-        d->given = NULL;
-        d->entries = NULL;
-        d->control = NULL;
-        d->control_fd = -1;
+        unmap_tables(d);
         h->descriptors /= 2;
     }
     if (error == 0)
@@ -305,7 +306,7 @@ static int open_peer(uint32_t pid, uint32_t fd, const char *name) {
 
 static int open_control(struct isti_domain *d, const uint8_t *id) {
     struct isti_control_header h;
-    uint64_t size;
+    uint64_t size = 0;
     int error = identify(d->control_fd, &d->control_device, &d->control_inode, &size);
     if (error != 0)
         return error;

@@ -38,33 +38,11 @@
 #define FLAGS_WRAP IST_READONLY
 #define FLAGS_MAP (IST_READONLY | IST_PRIVATE)
 
-static _Atomic(uint64_t) saturated, misuses, retired; /* statistics: relaxed */
+static _Atomic(uint64_t) saturated, misuses; /* statistics: relaxed */
+_Atomic(uint64_t) isti_retired;
 
-
-static ist_segment handle(ist_slot *slot, uint64_t state) {
-    return (ist_segment){.slot = slot, .generation = isti_generation(state), .index = slot->index};
-}
 
 /* ---- making */
-
-void isti_slot_begin(ist_slot *slot, void *data, size_t size, ist_kind kind, uint32_t flags) {
-    /* release: pairs with read_info's acquire loads; whoever reads a field written here finds the generation moved on in its second look.
-     * Else a listing could show this segment's size under the number of the one before. Owners get them by the store of the state */
-    atomic_store_explicit(&slot->data, data, memory_order_release);
-    atomic_store_explicit(&slot->size, size, memory_order_release);
-    atomic_store_explicit(&slot->creator, 0, memory_order_release);
-    atomic_store_explicit(&slot->meta, (uint32_t)kind | flags << 8, memory_order_release);
-}
-
-ist_segment isti_slot_open(ist_slot *slot, uint64_t desc, uint64_t flags) {
-    /* relaxed: the slot is in this thread's hand, only its generation is needed; desc is published by the state */
-    uint32_t generation = isti_generation(atomic_load_explicit(&slot->state, memory_order_relaxed));
-    atomic_store_explicit(&slot->desc, desc, memory_order_relaxed);
-    uint64_t state = isti_state(1, flags, generation);
-    /* release: pairs with the acquire of ist_segment_acquire and _acquire_address, which see the fields and the first content */
-    atomic_store_explicit(&slot->state, state, memory_order_release);
-    return handle(slot, state);
-}
 
 int ist_segment_create(size_t size, uint32_t flags, ist_segment *out) {
     if (size > PTRDIFF_MAX || (flags & ~FLAGS_CREATE) != 0 || out == NULL)
@@ -82,7 +60,6 @@ int ist_segment_create(size_t size, uint32_t flags, ist_segment *out) {
         return error;
     }
     isti_slot_begin(slot, data, size, IST_KIND_HEAP, 0);
-    slot->wrap = NULL;
     isti_housekeeper_poll(&t->creates_unattended);
     *out = isti_slot_open(slot, 0, 0);
     return 0;
@@ -141,20 +118,6 @@ int ist_segment_sync(ist_segment s) {
 }
 
 /* ---- the end */
-
-/* The slot of a segment whose memory is gone. */
-void isti_slot_end(ist_slot *slot, struct isti_thread *t, uint32_t generation) {
-    if (__builtin_expect(generation == IST_GENERATION_MASK, 0)) { /* used up: the slot is nobody's for ever, at owners 0 */
-        /* relaxed: no kind, so that it isn't listed whatever a misused handle still does to its count */
-        atomic_store_explicit(&slot->meta, 0, memory_order_relaxed);
-        atomic_fetch_add_explicit(&retired, 1, memory_order_relaxed); /* relaxed: a statistic */
-        return;
-    }
-    /* release: whoever pops the slot or reads this state finds the old segment's end done; pairs with acquire loads of the state. Nobody adds
-     * owners at owners = 0; a misused handle's add in between is lost with its generation */
-    atomic_store_explicit(&slot->state, isti_state(0, 0, generation + 1), memory_order_release);
-    isti_slab_put(t, slot);
-}
 
 static void end_wrapped(ist_slot *slot) {
     struct isti_wrap *wrap = slot->wrap;
@@ -348,7 +311,7 @@ int isti_slot_add_owner(ist_slot *slot, uint64_t state, uint32_t generation, ist
         /* acquire: pairs with create's release store and freeze's exchange */
     } while (
         !atomic_compare_exchange_weak_explicit(&slot->state, &state, state + IST_ONE_OWNER, memory_order_acquire, memory_order_acquire));
-    *out = handle(slot, state);
+    *out = isti_handle(slot, state);
     return 0;
 }
 
@@ -516,7 +479,7 @@ int ist_stats_read(ist_stats *stats) {
     stats->bytes_copied = sums[ISTI_BYTES_COPIED];
     stats->saturated = atomic_load_explicit(&saturated, memory_order_relaxed);
     stats->misuses = atomic_load_explicit(&misuses, memory_order_relaxed);
-    stats->retired = atomic_load_explicit(&retired, memory_order_relaxed);
+    stats->retired = atomic_load_explicit(&isti_retired, memory_order_relaxed);
     isti_lease_stats(stats);
     stats->published = isti_published_count();
     stats->processes = isti_processes_count();

@@ -30,10 +30,47 @@ struct isti_wrap {
     struct ist_slot *pending; /* next of the segments this thread is going to free */
 };
 
-/* Steps of making and ending that segment.c and descriptor.c share. */
-void isti_slot_begin(struct ist_slot *slot, void *data, size_t size, ist_kind kind, uint32_t flags);
-ist_segment isti_slot_open(struct ist_slot *slot, uint64_t desc, uint64_t flags);
-void isti_slot_end(struct ist_slot *slot, struct isti_thread *t, uint32_t generation);
+extern _Atomic(uint64_t) isti_retired; /* slots; a statistic */
+
+/* ---- steps of making and ending that segment.c and descriptor.c share; inline, as create and release are made of them */
+
+static inline ist_segment isti_handle(struct ist_slot *slot, uint64_t state) {
+    return (ist_segment){.slot = slot, .generation = isti_generation(state), .index = slot->index};
+}
+
+static inline void isti_slot_begin(struct ist_slot *slot, void *data, size_t size, ist_kind kind, uint32_t flags) {
+    /* release: pairs with read_info's acquire loads; whoever reads a field written here finds the generation moved on in its second look.
+     * Else a listing could show this segment's size under the number of the one before. Owners get them by the store of the state */
+    atomic_store_explicit(&slot->data, data, memory_order_release);
+    atomic_store_explicit(&slot->size, size, memory_order_release);
+    atomic_store_explicit(&slot->creator, 0, memory_order_release);
+    atomic_store_explicit(&slot->meta, (uint32_t)kind | flags << 8, memory_order_release);
+}
+
+static inline ist_segment isti_slot_open(struct ist_slot *slot, uint64_t desc, uint64_t flags) {
+    /* relaxed: the slot is in this thread's hand, only its generation is needed; desc is published by the state */
+    uint32_t generation = isti_generation(atomic_load_explicit(&slot->state, memory_order_relaxed));
+    atomic_store_explicit(&slot->desc, desc, memory_order_relaxed);
+    uint64_t state = isti_state(1, flags, generation);
+    /* release: pairs with the acquire of ist_segment_acquire and _acquire_address, which see the fields and the first content */
+    atomic_store_explicit(&slot->state, state, memory_order_release);
+    return isti_handle(slot, state);
+}
+
+/* The slot of a segment whose memory is gone. t may be NULL. */
+static inline void isti_slot_end(struct ist_slot *slot, struct isti_thread *t, uint32_t generation) {
+    if (__builtin_expect(generation == IST_GENERATION_MASK, 0)) { /* used up: the slot is nobody's for ever, at owners 0 */
+        /* relaxed: no kind, so that it isn't listed whatever a misused handle still does to its count */
+        atomic_store_explicit(&slot->meta, 0, memory_order_relaxed);
+        atomic_fetch_add_explicit(&isti_retired, 1, memory_order_relaxed); /* relaxed: a statistic */
+        return;
+    }
+    /* release: whoever pops the slot or reads this state finds the old segment's end done; pairs with acquire loads of the state. Nobody adds
+     * owners at owners = 0; a misused handle's add in between is lost with its generation */
+    atomic_store_explicit(&slot->state, isti_state(0, 0, generation + 1), memory_order_release);
+    isti_slab_put(t, slot);
+}
+
 /* Adds an owner if the slot lives in `generation`; `state` was acquired from it. -ESTALE, -EOVERFLOW. */
 int isti_slot_add_owner(struct ist_slot *slot, uint64_t state, uint32_t generation, ist_segment *out);
 
