@@ -9,7 +9,7 @@
  *   A4  memory is touched only by who stands on the hold, or holds the GIL without running Python code in between
  *   A5  a view owns its root; a Py_buffer owns the handle that exported it; so the root outlives everything that is counted on it
  *   A6  epoch differs from ist_epoch() => nothing of the segment is touched, not even to release it
- *   A7  start is in a read-only mapping => the root is read-only
+ *   A12 start is in a read-only mapping => the root is read-only
  */
 #include "array.h"
 
