@@ -25,6 +25,7 @@
 
 #define STRIPES 64u
 #define LARGE (UINT64_C(1) << 20) /* from here on a remote freer gives the pages back at once */
+#define NEAR 32u                  /* rows looked at before that */
 #define BATCH 16u                 /* rows claimed at a time from the unused end of the table */
 
 static pthread_mutex_t publish_locks[STRIPES], stripe_locks[STRIPES];
@@ -205,8 +206,21 @@ void isti_try_free(struct isti_domain *d, uint32_t index) {
 
 /* ---- publishing */
 
+/* Rows that processes which are gone knew to be free: a few are looked at before the table is used further. The claim lock is held. */
+static void look_for_free(struct isti_domain *d) {
+    const uint32_t high = isti_descriptors_high(d);
+    for (uint32_t i = 0; i < NEAR && i < high; i++) {
+        uint32_t at = d->cursor++ % high;
+        if (isti_s_phase(atomic_load_explicit(&d->descriptor_rows[at].state, memory_order_relaxed)) == ISTI_FREE && /* relaxed: a hint */
+            d->free_count < d->descriptors)
+            d->free_rows[d->free_count++] = at;
+    }
+}
+
 /* A row in RESV of ours; -ENOSPC. The claim lock is held. */
 static int claim_row(struct isti_domain *d, uint32_t *index, uint32_t *generation) {
+    if (d->free_count == 0 && d->fresh == d->fresh_end)
+        look_for_free(d);
     for (uint32_t looked = 0; looked <= d->descriptors;) {
         uint32_t i;
         if (d->free_count > 0)
@@ -299,6 +313,7 @@ static int publish(struct isti_domain *d, struct ist_slot *slot, bool locked) {
         return error;
     /* release: pairs with the acquire of whoever makes a token without the publish lock */
     atomic_store_explicit(&slot->desc, isti_desc(d->number, index, generation), memory_order_release);
+    atomic_store_explicit(&d->used, true, memory_order_relaxed); /* relaxed: a flag alone */
     IST_POINT(PUBLISH_DONE);
     return 0;
 }
@@ -343,7 +358,7 @@ uint64_t isti_processes_count(void) {
     uint32_t at = 0;
     for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;)
         for (uint32_t m = 0, high = isti_members_high(d); m < high; m++) /* relaxed: a snapshot for display */
-            n += atomic_load_explicit(&d->member_rows[m].dirty, memory_order_relaxed) != 0;
+            n += m == d->me || (atomic_load_explicit(&d->member_rows[m].dirty, memory_order_relaxed) != 0 && isti_member_alive(d, m));
     return n;
 }
 
@@ -418,6 +433,7 @@ static void settle(struct isti_domain *d, uint32_t index, uint32_t generation, u
     isti_address_replace(a->data, a->slot->index);
     *out = isti_slot_open(a->slot, isti_desc(d->number, index, generation), isti_s_phase(s) == ISTI_FROZEN ? IST_FROZEN : 0);
     *a = (struct arrival){0};
+    atomic_store_explicit(&d->used, true, memory_order_relaxed); /* relaxed: a flag alone */
     IST_POINT(ATTACH_DONE);
 }
 
@@ -487,6 +503,8 @@ int isti_descriptor_acquire(struct isti_domain *d, uint32_t index, uint32_t gene
     drop_arrival(&arrival);
     if (cleared)
         after_unhold(d, index);
+    if (error == 0)
+        isti_housekeeper_watch();
     return error;
 }
 

@@ -355,6 +355,41 @@ static int open_data(struct isti_domain *d) {
     return error;
 }
 
+static bool is_file(int fd, uint64_t device, uint64_t inode) {
+    struct stat st;
+    return isti_os.fstat(fd, &st) == 0 && (uint64_t)st.st_dev == device && (uint64_t)st.st_ino == inode;
+}
+
+bool isti_domain_has_control(struct isti_domain *d) {
+    if (is_file(d->control_fd, d->control_device, d->control_inode))
+        return true;
+    for (uint32_t m = 0; m < isti_members_high(d); m++) {
+        struct isti_member *row = &d->member_rows[m];
+        /* relaxed, all: as in open_data */
+        if (m == d->me || atomic_load_explicit(&row->dirty, memory_order_relaxed) == 0)
+            continue;
+        int fd = open_peer(atomic_load_explicit(&row->pid, memory_order_relaxed), atomic_load_explicit(&row->control_fd, memory_order_relaxed),
+                           CONTROL_NAME);
+        if (fd >= 0 && is_file(fd, d->control_device, d->control_inode)) {
+            d->control_fd = fd;
+            isti_member_sign(d);
+            return true;
+        }
+        if (fd >= 0)
+            isti_os.close(fd);
+    }
+    return false;
+}
+
+bool isti_domain_has_data(struct isti_domain *d) {
+    if (is_file(d->data_fd, d->data_device, d->data_inode))
+        return true;
+    if (open_data(d) != 0)
+        return false;
+    isti_member_sign(d);
+    return true;
+}
+
 /* Opens and maps, without joining. */
 static int open_domain(uint32_t pid, uint32_t control_fd, const uint8_t *id, struct isti_domain **out) {
     struct isti_domain *d = new_domain();
@@ -613,7 +648,7 @@ static bool hand_over(struct isti_domain *d) {
     isti_member_begin(d, c);
     const uint64_t bit = UINT64_C(1) << c % 64;
     for (uint32_t i = 0, high = isti_descriptors_high(d); i < high; i++) {
-        if (d->entries[i].slot == 0)
+        if (d->entries[i].slot == 0 || !isti_slot_is_owned(d->entries[i].slot - 1))
             continue;
         struct isti_descriptor *row = &d->descriptor_rows[i];
         atomic_fetch_or_explicit(&row->holders[c / 64], bit, memory_order_relaxed); /* relaxed: the move of S below orders it */
@@ -680,6 +715,16 @@ static bool own_probe(struct isti_domain *d) {
     return done;
 }
 
+/* Threads that aren't here may have been about to let go of a segment that has no owner any more: then we do. */
+static void forget_ended(struct isti_domain *d) {
+    for (uint32_t i = 0, high = isti_descriptors_high(d); i < high; i++) {
+        if (d->entries[i].slot == 0 || isti_slot_is_owned(d->entries[i].slot - 1))
+            continue;
+        d->entries[i] = (struct isti_entry){0};
+        isti_unhold(d, i, d->me);
+    }
+}
+
 /* The process's epoch has moved on already. */
 void isti_domain_fork_child(void) {
     /* relaxed: the child has one thread */
@@ -705,6 +750,7 @@ void isti_domain_fork_child(void) {
         isti_os.madvise(d->given, d->descriptors * sizeof *d->given, MADV_DONTNEED); /* private and anonymous: zero from here on */
         d->free_count = d->fresh = d->fresh_end = 0;
         d->shares_probe = !own_probe(d);
+        d->struck_seen = atomic_load_explicit(&d->member_rows[d->me].struck, memory_order_relaxed);
         isti_member_sign(d);
         if (d == atomic_load_explicit(&home, memory_order_relaxed))
             isti_housekeeper_bell(&d->member_rows[d->me].doorbell);
@@ -712,6 +758,9 @@ void isti_domain_fork_child(void) {
     isti_descriptor_fork_unlock();
     pthread_mutex_unlock(&isti_sweep_mutex);
     pthread_mutex_unlock(&mutex);
+    uint32_t at = 0;
+    for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;)
+        forget_ended(d);
     isti_segment_fork_unpin();
     IST_POINT(FORK_CHILD);
 }
@@ -755,12 +804,12 @@ int ist_domain_reach(const ist_token *token, ist_place place) {
     int error = isti_domain_home(&d); /* first, as a guest has a home */
     if (error == 0 && isti_domain_by_id(token->bytes) == NULL)
         error = isti_domain_open(place.pid, place.fd, token->bytes, &d);
-    if (error == 0)
-        isti_housekeeper_watch();
     return error;
 }
 
 void ist_domain_watch(void) {
-    if (isti_domain_home_now() != NULL)
-        isti_housekeeper_watch();
+    uint32_t at = 0;
+    for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;)
+        if (atomic_load_explicit(&d->used, memory_order_relaxed)) /* relaxed: a flag alone */
+            isti_housekeeper_watch();
 }

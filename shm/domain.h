@@ -62,6 +62,7 @@ struct isti_domain {
     size_t window_mapped;
     _Atomic(char *) mapped[2][ISTI_WINDOWS]; /* windows of others: writable, read-only */
     uint32_t struck_seen;                    /* guarded by the table of leases */
+    _Atomic(bool) used;                      /* we have held something here: from then on we look after the dead */
     /* free rows that this process knows of, as many as there are at most; guarded by `claim` */
     pthread_mutex_t claim;
     uint32_t free_count, fresh, fresh_end, cursor, cursor_tickets;
@@ -76,6 +77,10 @@ int isti_domain_home(struct isti_domain **out);
 struct isti_domain *isti_domain_home_now(void);
 /* The domain of that id that this process is in; NULL. */
 struct isti_domain *isti_domain_by_id(const uint8_t id[16]);
+/* User code may have closed our descriptors, and their numbers may be other files' by now: whether they are ours, or could be had anew from
+ * another process of the domain. The files stay mapped in any case. */
+bool isti_domain_has_control(struct isti_domain *d);
+bool isti_domain_has_data(struct isti_domain *d);
 /* By its number in a slot's word; NULL if it isn't usable here (any more). */
 struct isti_domain *isti_domain_by_number(uint32_t number);
 /* For a walk over all: those with numbers from *at on. */

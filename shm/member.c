@@ -49,15 +49,10 @@ void isti_anchor_drop(void *anchor) {
         isti_os.munmap(anchor, 4096);
 }
 
-/* User code may have closed it, and the number may be another file's by now. */
-static bool probe_is_ours(struct isti_domain *d) {
-    struct stat st;
-    return !d->solo && !d->shares_probe && isti_os.fstat(d->control_fd, &st) == 0 && (uint64_t)st.st_dev == d->control_device &&
-           (uint64_t)st.st_ino == d->control_inode;
-}
+static bool has_probe(struct isti_domain *d) { return !d->solo && !d->shares_probe && isti_domain_has_control(d); }
 
 int isti_probe_lock(struct isti_domain *d, int64_t byte) {
-    if (!probe_is_ours(d))
+    if (!has_probe(d))
         return -EBADF;
     return isti_os.lock(d->control_fd, F_WRLCK, byte) == 0 ? 0 : errno == EACCES ? -EAGAIN : -errno;
 }
@@ -67,7 +62,7 @@ void isti_probe_unlock(struct isti_domain *d, int64_t byte) { isti_os.lock(d->co
 bool isti_member_alive(struct isti_domain *d, uint32_t m) {
     if (m == d->me)
         return true;
-    return probe_is_ours(d) && isti_os.lock_test(d->control_fd, ISTI_LOCK_MEMBER + (int64_t)m) == 1;
+    return has_probe(d) && isti_os.lock_test(d->control_fd, ISTI_LOCK_MEMBER + (int64_t)m) == 1;
 }
 
 /* Row m is ours by its lock: from here on a death is swept. */
@@ -91,7 +86,6 @@ void isti_member_sign(struct isti_domain *d) {
     atomic_store_explicit(&row->control_fd, (uint32_t)d->control_fd, memory_order_relaxed);
     atomic_store_explicit(&row->data_fd, (uint32_t)d->data_fd, memory_order_relaxed);
     atomic_store_explicit(&row->pid, (uint32_t)getpid(), memory_order_relaxed);
-    d->struck_seen = atomic_load_explicit(&row->struck, memory_order_relaxed);
 }
 
 int isti_member_join(struct isti_domain *d) {
@@ -110,6 +104,7 @@ int isti_member_join(struct isti_domain *d) {
             if (error != 0)
                 return error;
             IST_POINT(JOIN_LOCKED);
+            d->me = m; /* what a sweep leaves half done names us, and the place is dirty still */
             /* acquire: pairs with the release of whoever held the place before */
             if (atomic_load_explicit(&d->member_rows[m].dirty, memory_order_acquire) != 0 && !isti_sweep_held(d, m)) {
                 isti_anchor_drop(d->anchor); /* its pickles may still be read */
@@ -117,8 +112,8 @@ int isti_member_join(struct isti_domain *d) {
                 error = -EUSERS;
                 continue;
             }
-            d->me = m;
             isti_member_begin(d, m);
+            d->struck_seen = atomic_load_explicit(&d->member_rows[m].struck, memory_order_relaxed); /* relaxed: those were others' */
             isti_member_sign(d);
             for (uint32_t other = 0; other < isti_members_high(d); other++)
                 if (other != m && atomic_load_explicit(&d->member_rows[other].dirty, memory_order_relaxed) != 0) /* relaxed: a hint */

@@ -8,7 +8,6 @@
  * control memfd is known by its name, its seals and its header. So there is nothing to announce and nothing that could be left over.
  */
 #include "domain.h"
-#include "housekeeper.h"
 #include "os.h"
 #include "point.h"
 #include "segment.h"
@@ -228,8 +227,6 @@ int ist_name_attach(const char *name, size_t length, ist_segment *out, void *byt
     if (error == -ENOENT)
         error = attach_elsewhere(name, length, out, bytes, size, found);
     isti_os.free(found);
-    if (error == 0)
-        isti_housekeeper_watch();
     return error;
 }
 

@@ -74,6 +74,11 @@ static inline void isti_slot_end(struct ist_slot *slot, struct isti_thread *t, u
 /* Adds an owner if the slot lives in `generation`; `state` was acquired from it. -ESTALE, -EOVERFLOW. */
 int isti_slot_add_owner(struct ist_slot *slot, uint64_t state, uint32_t generation, ist_segment *out);
 
+static inline bool isti_slot_is_owned(uint32_t index) {
+    struct ist_slot *slot = isti_slab_slot(index);
+    return slot != NULL && isti_owners(atomic_load_explicit(&slot->state, memory_order_relaxed)) != 0; /* relaxed: in fork, or a snapshot */
+}
+
 /* fork: publishes what is live and isn't, pinned until unpin; false: something couldn't be. Every lock is held. */
 bool isti_segment_fork_publish(void);
 void isti_segment_fork_unpin(void);

@@ -81,11 +81,6 @@ static char *map_window(struct isti_domain *d, uint32_t w, bool readonly) {
     return base;
 }
 
-static bool data_is_ours(struct isti_domain *d) {
-    struct stat st;
-    return isti_os.fstat(d->data_fd, &st) == 0 && (uint64_t)st.st_dev == d->data_device && (uint64_t)st.st_ino == d->data_inode;
-}
-
 int isti_window_reach(struct isti_domain *d, uint64_t offset, uint64_t length, bool readonly, void **out, void **alone, size_t *alone_size) {
     const uint32_t w = (uint32_t)(offset / d->window_size);
     const uint64_t in = offset % d->window_size;
@@ -96,8 +91,8 @@ int isti_window_reach(struct isti_domain *d, uint64_t offset, uint64_t length, b
     }
     char *base = atomic_load_explicit(&d->mapped[readonly][w], memory_order_acquire); /* acquire: pairs with map_window */
     if (base == NULL) {
-        if (!data_is_ours(d))
-            return -EBADF; /* user code closed it */
+        if (!isti_domain_has_data(d))
+            return -EBADF;
         base = map_window(d, w, readonly);
     }
     if (base != NULL) {
@@ -159,7 +154,7 @@ void isti_window_punch(struct isti_domain *d, uint64_t begin, uint64_t end) {
     const uint64_t page = isti_page_size();
     begin = (begin + page - 1) / page * page;
     end = end / page * page;
-    if (begin < end && data_is_ours(d)) /* a failure leaves the memory where it is, until the segment's place is used again */
+    if (begin < end && isti_domain_has_data(d)) /* a failure leaves the memory where it is, until the segment's place is used again */
         isti_os.fallocate(d->data_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)begin, (off_t)(end - begin));
 }
 

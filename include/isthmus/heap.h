@@ -66,7 +66,7 @@ typedef struct ist_stats {
     uint64_t misuses;        /* releases and retains through a handle of an earlier generation, put back */
     uint64_t retired;        /* slots whose generations are used up */
     uint64_t published;      /* segments of all its domains that this process holds and others can attach to */
-    uint64_t processes;      /* of its domains, this one included; the dead count until they are swept */
+    uint64_t processes;      /* alive in its domains, this one included */
 } ist_stats;
 
 /* Errors: -EINVAL if struct_size isn't that of this version, -ENOTRECOVERABLE (in a child made without fork handlers). */

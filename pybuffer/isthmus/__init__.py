@@ -107,9 +107,13 @@ def _join():
         os.environ["ISTHMUS_DOMAIN"] = text
 
 
+def _forked():
+    _join()
+    _watch_domain()
+
+
 _join()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_join, after_in_parent=_watch_domain)
+os.register_at_fork(after_in_child=_forked, after_in_parent=_watch_domain)
 
 
 def get_include():
