@@ -1,6 +1,7 @@
 """What holds for every test: it leaves no segment behind."""
 
 import gc
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -10,6 +11,10 @@ import pytest
 # No deadline: machines that run tests are busy. What fails is printed with what repeats it.
 hypothesis.settings.register_profile("isthmus", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("isthmus")
+
+# A job that a shell starts in the background ignores Ctrl-C, and what it starts would, too: the tests that interrupt a script would hang.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _alive() -> dict[tuple[int, int], isthmus.SegmentInfo]:
