@@ -13,6 +13,7 @@
 #define ISTI_CONTROL_H
 
 #include <assert.h>
+#include <isthmus/segment_inline.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -79,7 +80,8 @@ typedef enum isti_phase {
     ISTI_PUNCH = 5   /* x = member that is giving its pages back */
 } isti_phase;
 
-#define ISTI_DESCRIPTOR_GENERATIONS ((1u << 28) - 1) /* the last one: the row is retired */
+/* The last one: the row is retired. Fewer in the build that tests the end of generations */
+#define ISTI_DESCRIPTOR_GENERATIONS ((1u << (IST_GENERATION_BITS < 28 ? IST_GENERATION_BITS : 28)) - 1)
 
 #define ISTI_PUBLISHED_LOCAL 1u /* flags: only the process that made it may hold it: wrapped memory and mapped files */
 
@@ -87,7 +89,7 @@ typedef enum isti_phase {
 struct isti_descriptor {
     _Alignas(64) _Atomic(uint64_t) state;
     _Atomic(uint64_t) offset, length; /* bytes, in the data memfd; written in RESV, constant while LIVE */
-    _Atomic(uint32_t) window, flags;
+    _Atomic(uint32_t) window, flags; /* window: of a local one, the member that may hold it */
     _Atomic(uint64_t) creator;
     uint64_t current; /* reserved: the length of a growable segment */
     uint64_t unused[2];

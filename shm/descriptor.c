@@ -263,7 +263,7 @@ static void fill_row(struct isti_domain *d, struct isti_descriptor *row, struct 
     uint64_t offset = local ? 0 : d->window * d->window_size + (uint64_t)(data - d->window_base);
     atomic_store_explicit(&row->offset, offset, memory_order_relaxed);
     atomic_store_explicit(&row->length, atomic_load_explicit(&slot->size, memory_order_relaxed), memory_order_relaxed);
-    atomic_store_explicit(&row->window, d->window, memory_order_relaxed);
+    atomic_store_explicit(&row->window, local ? d->me : d->window, memory_order_relaxed);
     atomic_store_explicit(&row->flags, local ? ISTI_PUBLISHED_LOCAL : 0, memory_order_relaxed);
     atomic_store_explicit(&row->creator, atomic_load_explicit(&slot->creator, memory_order_relaxed), memory_order_relaxed);
 }
@@ -344,15 +344,6 @@ int isti_publish(ist_segment s) {
     return error;
 }
 
-uint64_t isti_published_count(void) {
-    uint64_t n = 0;
-    uint32_t at = 0;
-    for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;)
-        for (uint32_t i = 0, high = isti_descriptors_high(d); i < high; i++) /* relaxed: a snapshot for display */
-            n += (atomic_load_explicit(&d->descriptor_rows[i].holders[d->me / 64], memory_order_relaxed) & bit_of(d->me)) != 0;
-    return n;
-}
-
 uint64_t isti_processes_count(void) {
     uint64_t n = 0;
     uint32_t at = 0;
@@ -384,8 +375,8 @@ static void drop_arrival(struct arrival *a) {
 static int read_row(struct isti_domain *d, uint32_t index, uint64_t *offset, uint64_t *length) {
     struct isti_descriptor *row = &d->descriptor_rows[index];
     /* relaxed, all: the caller has acquired S, or checks it afterwards */
-    if (atomic_load_explicit(&row->flags, memory_order_relaxed) & ISTI_PUBLISHED_LOCAL)
-        return -EXDEV;
+    if (atomic_load_explicit(&row->flags, memory_order_relaxed) & ISTI_PUBLISHED_LOCAL) /* ours without an entry is about to end */
+        return atomic_load_explicit(&row->window, memory_order_relaxed) == d->me ? -ESTALE : -EXDEV;
     uint64_t at = atomic_load_explicit(&row->offset, memory_order_relaxed), n = atomic_load_explicit(&row->length, memory_order_relaxed);
     if (at / d->window_size >= d->windows || n > d->window_size - at % d->window_size || at % ISTI_GRANULE != 0)
         return -EBADMSG;
@@ -559,25 +550,32 @@ void isti_descriptor_release(struct ist_slot *slot, uint32_t generation) {
 /* ---- exclusive: decisions that only a sole owner may take. Each is one compare-exchange of owners = 1; for a published segment it comes
  * with a look at the other processes, during which IST_EXCLUSIVE is set. The publish lock is held, so it can't become published meanwhile. */
 
-/* owners 1 → `to`. 1: done; 0: nothing to do, it is alone and so already; else an error. */
-static int take_sole(ist_segment s, bool freeze, uint64_t to) {
-    uint64_t sole = isti_state(1, freeze ? 0 : IST_FROZEN, s.generation);
-    /* acquire: pairs with former owners' release decrements, whose writes are then over; release: with later acquires, which see a frozen
-     * segment's content */
-    if (atomic_compare_exchange_strong_explicit(&s.slot->state, &sole, isti_state(1, to, s.generation), memory_order_acq_rel,
-                                                memory_order_relaxed))
-        return 1;
-    if (isti_generation(sole) != s.generation)
+/* owners 1 → `to`. 1: done, and *was is the state before; 0: nothing to do, it is frozen already; else an error. */
+static int take_sole(ist_segment s, bool freeze, uint64_t to, uint64_t *was) {
+    /* relaxed: the exchange checks it */
+    uint64_t sole = atomic_load_explicit(&s.slot->state, memory_order_relaxed);
+    if (isti_generation(sole) != s.generation || isti_owners(sole) == 0)
         return -ESTALE;
     if (freeze && (sole & IST_FROZEN) != 0)
         return 0;
-    return isti_owners(sole) != 1 ? -EBUSY : 0;
+    if (isti_owners(sole) != 1)
+        return -EBUSY;
+    *was = sole;
+    /* acquire: pairs with former owners' release decrements, whose writes are then over; release: with later acquires, which see a frozen
+     * segment's content. It fails if somebody was faster to become an owner */
+    return atomic_compare_exchange_strong_explicit(&s.slot->state, &sole, to, memory_order_acq_rel, memory_order_relaxed) ? 1 : -EBUSY;
+}
+
+/* What the state is when it is done: frozen, or writable in the next generation, so that old handles are told apart. */
+static uint64_t state_when_done(ist_segment s, bool freeze) {
+    return freeze ? isti_state(1, IST_FROZEN, s.generation) : isti_state(1, 0, s.generation + 1);
 }
 
 /* Holding both locks: owners 1 → exclusive, then the look at other processes, then one exchange of S. */
 static int exclude(struct isti_domain *d, ist_segment s, uint32_t index, uint32_t generation, bool freeze) {
     struct isti_descriptor *row = &d->descriptor_rows[index];
-    int taken = take_sole(s, freeze, (freeze ? 0 : IST_FROZEN) | IST_EXCLUSIVE);
+    uint64_t before;
+    int taken = take_sole(s, freeze, isti_state(1, IST_EXCLUSIVE, s.generation), &before);
     if (taken != 1)
         return taken;
     IST_POINT(FREEZE_EXCLUSIVE);
@@ -595,11 +593,10 @@ static int exclude(struct isti_domain *d, ist_segment s, uint32_t index, uint32_
         d->entries[index].generation = generation + 1;
         atomic_store_explicit(&s.slot->desc, isti_desc(d->number, index, generation + 1), memory_order_release); /* pairs with isti_publish */
     }
-    bool frozen = freeze == (error == 0);
     /* release: pairs with the acquire of later acquires */
-    atomic_store_explicit(&s.slot->state, isti_state(1, frozen ? IST_FROZEN : 0, s.generation), memory_order_release);
+    atomic_store_explicit(&s.slot->state, error == 0 ? state_when_done(s, freeze) : before, memory_order_release);
     IST_POINT(FREEZE_DONE);
-    return error;
+    return error == 0 ? 1 : error;
 }
 
 static int exclude_published(ist_segment s, uint64_t desc, bool freeze) {
@@ -615,10 +612,14 @@ static int exclude_published(ist_segment s, uint64_t desc, bool freeze) {
     return error;
 }
 
-int isti_segment_exclusive(ist_segment s, bool freeze) {
-    pthread_mutex_lock(publish_lock_of(s.slot));
-    const uint64_t desc = atomic_load_explicit(&s.slot->desc, memory_order_relaxed); /* relaxed: under the lock */
-    int error = desc != 0 ? exclude_published(s, desc, freeze) : take_sole(s, freeze, freeze ? IST_FROZEN : 0);
-    pthread_mutex_unlock(publish_lock_of(s.slot));
-    return error > 0 ? 0 : error;
+int isti_segment_exclusive(ist_segment *s, bool freeze) {
+    if (!freeze && s->generation == IST_GENERATION_MASK)
+        return -EOVERFLOW;
+    pthread_mutex_lock(publish_lock_of(s->slot));
+    const uint64_t desc = atomic_load_explicit(&s->slot->desc, memory_order_relaxed); /* relaxed: under the lock */
+    uint64_t before;
+    int done = desc != 0 ? exclude_published(*s, desc, freeze) : take_sole(*s, freeze, state_when_done(*s, freeze), &before);
+    pthread_mutex_unlock(publish_lock_of(s->slot));
+    s->generation += done == 1 && !freeze;
+    return done > 0 ? 0 : done;
 }

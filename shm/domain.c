@@ -183,14 +183,14 @@ static int random_bytes(uint8_t *out, size_t size) {
     return 0;
 }
 
-static uint64_t file_limit(void) {
-    struct rlimit file;
-    return isti_os.getrlimit(RLIMIT_FSIZE, &file) == 0 && file.rlim_cur != RLIM_INFINITY ? file.rlim_cur : UINT64_MAX;
+static uint64_t limit_of(int resource) {
+    struct rlimit limit;
+    return isti_os.getrlimit(resource, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY ? limit.rlim_cur : UINT64_MAX;
 }
 
 /* Beyond RLIMIT_FSIZE ftruncate doesn't fail: it kills by SIGXFSZ. So: fewer windows first, then smaller ones. */
 static void fit_windows(struct isti_control_header *h) {
-    uint64_t limit = file_limit();
+    uint64_t limit = limit_of(RLIMIT_FSIZE);
     while (h->windows > 64 && h->windows * h->window_size > limit)
         h->windows /= 2;
     while (h->window_size > (UINT64_C(64) << 20) && h->windows * h->window_size > limit)
@@ -201,8 +201,28 @@ static void fit_windows(struct isti_control_header *h) {
         h->window_size = h->window_size / 2 & ~UINT64_C(65535);
 }
 
+/* Smaller tables, as far as that goes: where files are limited, and where address space is, of which the heap is to have the most. */
+static void fit_tables(struct isti_control_header *h) {
+    const uint64_t space = limit_of(RLIMIT_AS), file = limit_of(RLIMIT_FSIZE);
+    const uint64_t per_row = sizeof(struct isti_entry) + sizeof(struct isti_given) + sizeof(uint32_t);
+    uint64_t at[6];
+    for (;;) {
+        uint64_t size = layout(h, at);
+        if (size <= file && (space == UINT64_MAX || size + h->descriptors * per_row <= space / 8))
+            return;
+        if (h->descriptors > ISTI_DESCRIPTORS_LEAST)
+            h->descriptors /= 2;
+        else if (h->tickets > 1024)
+            h->tickets /= 2;
+        else if (h->names > 16)
+            h->names /= 2;
+        else
+            return;
+    }
+}
+
 static int make_file(const char *name, uint64_t size, int *out) {
-    if (size > file_limit())
+    if (size > limit_of(RLIMIT_FSIZE))
         return -ENOMEM;
     int fd = isti_os.memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
@@ -229,8 +249,8 @@ static int make_files(struct isti_domain *d, struct isti_control_header *h) {
         return error;
     h->data_device = d->data_device;
     h->data_inode = d->data_inode;
-    /* fewer descriptors where address space or file size is short */
     for (;;) {
+        fit_tables(h);
         error = make_file(CONTROL_NAME, layout(h, at), &d->control_fd);
         if (error == 0)
             error = map_tables(d, h);

@@ -112,7 +112,7 @@ int isti_descriptor_acquire(struct isti_domain *d, uint32_t index, uint32_t gene
 /* The slot's last owner has let go; its word `desc` isn't 0. Ends the slot. */
 void isti_descriptor_release(struct ist_slot *slot, uint32_t generation);
 /* freeze or make_writable: what only a sole owner may do. -EBUSY, -ESTALE, -EOVERFLOW, -ENOTRECOVERABLE, -EBADMSG. */
-int isti_segment_exclusive(ist_segment s, bool freeze);
+int isti_segment_exclusive(ist_segment *s, bool freeze);
 /* Frees d if nobody holds it. Always allowed, by anybody. */
 void isti_try_free(struct isti_domain *d, uint32_t index);
 void isti_unhold(struct isti_domain *d, uint32_t index, uint32_t member);
@@ -122,7 +122,6 @@ void isti_give_back(struct isti_domain *d, uint32_t index);
 void isti_row_free(struct isti_domain *d, uint32_t index);
 uint32_t isti_descriptors_high(struct isti_domain *d);
 uint32_t isti_holders(struct isti_domain *d, uint32_t index);
-uint64_t isti_published_count(void);
 uint64_t isti_processes_count(void);
 int isti_descriptor_readonly(struct isti_domain *d, uint32_t index, size_t size, const void **out);
 

@@ -27,6 +27,7 @@ const char *ist_strerror(int error) {
     case -ENOSYS: return "the system lacks this call";
     case -EMFILE: return "too many open files in this process";
     case -ENFILE: return "too many open files in the system";
+    case -ENOLCK: return "the system has no file lock to give";
     case -EPERM: return "operation not permitted";
     case -EIO: return "input/output error";
     default: return "unknown error";

@@ -352,12 +352,12 @@ int ist_segment_acquire_address(const void *data, ist_segment *out) {
     }
 }
 
-int ist_segment_freeze(ist_segment s) { return isti_segment_exclusive(s, true); }
+int ist_segment_freeze(ist_segment s) { return isti_segment_exclusive(&s, true); }
 
 int ist_segment_make_writable(ist_segment *s) {
     if (atomic_load_explicit(&s->slot->meta, memory_order_relaxed) >> 8 & IST_READONLY)
         return -EROFS;
-    return isti_segment_exclusive(*s, false);
+    return isti_segment_exclusive(s, false);
 }
 
 /* ---- fork */
@@ -467,10 +467,11 @@ int ist_stats_read(ist_stats *stats) {
     uint64_t sums[ISTI_COUNTERS];
     isti_counters_read(sums);
     /* what the slots tell is counted here rather than by every create and release */
-    stats->segments = stats->allocated = stats->owners = 0;
+    stats->segments = stats->allocated = stats->owners = stats->published = 0;
     ist_segment_info info;
     for (uint32_t cursor = 0; ist_segments(&cursor, &info, 1) != 0;) {
         stats->segments++;
+        stats->published += info.published;
         stats->allocated += info.kind == IST_KIND_HEAP ? info.size : 0;
         stats->owners += info.saturated ? 0 : info.owners;
     }
@@ -481,7 +482,6 @@ int ist_stats_read(ist_stats *stats) {
     stats->misuses = atomic_load_explicit(&misuses, memory_order_relaxed);
     stats->retired = atomic_load_explicit(&isti_retired, memory_order_relaxed);
     isti_lease_stats(stats);
-    stats->published = isti_published_count();
     stats->processes = isti_processes_count();
     return 0;
 }

@@ -108,7 +108,8 @@ IST_MUST_CHECK IST_API int ist_segment_acquire_address(const void *data, ist_seg
  * Errors: -EBUSY (other owners). Frozen already: 0. */
 IST_MUST_CHECK IST_API int ist_segment_freeze(ist_segment s);
 
-/* Makes a frozen segment writable again, in place, and voids every token given out before; the only owner's handle is updated.
+/* Makes a frozen segment writable again, in place, and voids every token given out before; the only owner's handle is updated. The
+ * caller must be the only owner, in all processes.
  * Errors: -EBUSY (other owners), -EROFS (made with IST_READONLY), -EOVERFLOW (the slot's generations are used up: copy instead). */
 IST_MUST_CHECK IST_API int ist_segment_make_writable(ist_segment *s);
 

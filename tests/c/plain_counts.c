@@ -1,6 +1,9 @@
 /* plain_counts.c: counts under contention (S1, S2, S4, S7): threads create, retain, acquire by token and by address, hand over and release,
  * while others free and reuse the same slots and blocks.
  *
+ * Some segments are published, so that they can be acquired by token: then a token may bring back, in another slot, one whose last owner is
+ * just letting go. A segment's name is its descriptor, or its slot if it has none.
+ *
  * Every block names the segment it belongs to and is filled with a pattern made of that name; each owner checks both and then writes to a
  * place of its own in it, right before it lets go. A block freed too early is overwritten by the next creator (whose writes race with the
  * checks: ThreadSanitizer sees that as well); blocks of wrapped segments are destroyed by the last owner.
@@ -16,7 +19,7 @@
 enum { THREADS = 4, CELLS = 16, OWN = 24 };
 
 struct block {
-    _Atomic(uint64_t) magic; /* ALIVE ^ name: index and generation */
+    _Atomic(uint64_t) magic; /* ALIVE ^ name */
     uint64_t pattern[5];
     uint64_t places[THREADS]; /* each thread writes its own only */
 };
@@ -25,7 +28,7 @@ struct block {
 
 /* What anybody may try to acquire; owns nothing. */
 static struct {
-    _Atomic(uint64_t) name;
+    _Atomic(uint64_t) name; /* of a published one */
     _Atomic(void *) data;
 } cells[CELLS];
 static _Atomic(uint64_t) mailboxes[CELLS]; /* an owned reference, under way to whoever takes it; 0: none */
@@ -34,22 +37,36 @@ static ist_slot *_Atomic slots[1 << 16]; /* by index, for handles made of a name
 static uint8_t domain[16];
 static uint64_t end;
 
-static uint64_t name_of(ist_segment s) { return (uint64_t)s.generation << 32 | (s.index + 1u); }
+#define PUBLISHED (UINT64_C(1) << 63)
+
+static uint64_t name_of(ist_segment s) {
+    ist_segment_info info;
+    ist_segment_read_info(s, &info);
+    return info.published ? PUBLISHED | (uint64_t)info.descriptor_generation << 32 | (info.descriptor + 1u)
+                          : (uint64_t)s.generation << 32 | (s.index + 1u);
+}
 
 static ist_token token_of(uint64_t name) {
     ist_token token;
-    uint32_t index = (uint32_t)name - 1, generation = (uint32_t)(name >> 32);
+    uint32_t index = (uint32_t)name - 1, generation = (uint32_t)((name & ~PUBLISHED) >> 32);
     memcpy(token.bytes, domain, 16);
     memcpy(token.bytes + 16, &index, 4);
     memcpy(token.bytes + 20, &generation, 4);
     return token;
 }
 
-static ist_segment handle_of(uint64_t name) {
-    uint32_t index = (uint32_t)name - 1;
-    /* relaxed: slots never move, and the name came by an exchange */
+static uint64_t handle_word(ist_segment s) { return (uint64_t)s.generation << 32 | (s.index + 1u); }
+
+static ist_segment handle_of(uint64_t word) {
+    uint32_t index = (uint32_t)word - 1;
+    /* relaxed: slots never move, and the word came by an exchange */
     return (ist_segment){
-        .slot = atomic_load_explicit(&slots[index], memory_order_relaxed), .generation = (uint32_t)(name >> 32), .index = index};
+        .slot = atomic_load_explicit(&slots[index], memory_order_relaxed), .generation = (uint32_t)(word >> 32), .index = index};
+}
+
+static void remember(ist_segment s) {
+    CHECK(s.index < 1 << 16);
+    atomic_store_explicit(&slots[s.index], s.slot, memory_order_relaxed); /* relaxed: the same for ever */
 }
 
 /* The block is written after create, so somebody who found it by its address may come before that. */
@@ -63,9 +80,9 @@ static void write_block(struct block *b, uint64_t name) {
 
 static void check_block(ist_segment s, const char *who) {
     struct block *b = ist_segment_data(s);
-    uint64_t name = name_of(s), magic;
+    uint64_t name, magic;
     uint64_t deadline = 0;
-    while ((magic = atomic_load_explicit(&b->magic, memory_order_acquire)) != (ALIVE ^ name)) {
+    while ((magic = atomic_load_explicit(&b->magic, memory_order_acquire)) != (ALIVE ^ (name = name_of(s)))) {
         deadline = deadline == 0 ? test_now() + UINT64_C(20000000000) : deadline;
         CHECK(test_now() < deadline, "%s: segment %#llx has the block of %#llx", who, (unsigned long long)name,
               (unsigned long long)(magic ^ ALIVE));
@@ -104,8 +121,9 @@ static ist_segment make(uint64_t *random) {
         atomic_fetch_add_explicit(&wrapped, 1, memory_order_relaxed);
     } else
         s = test_create(sizeof(struct block) + test_random(random) % 3 * 8000, 0);
-    CHECK(s.index < 1 << 16);
-    atomic_store_explicit(&slots[s.index], s.slot, memory_order_relaxed);
+    remember(s);
+    if (test_random(random) % 2 == 0)
+        test_token(s);
     write_block(ist_segment_data(s), name_of(s));
     return s;
 }
@@ -121,7 +139,8 @@ static void step(ist_segment own[OWN], size_t *count, uint64_t *random, unsigned
         s = own[(*count)++] = make(random);
         /* release: as a message would; whoever reads the cell sees the block that create published */
         atomic_store_explicit(&cells[cell].data, ist_segment_data(s), memory_order_release);
-        atomic_store_explicit(&cells[cell].name, name_of(s), memory_order_release);
+        if ((name_of(s) & PUBLISHED) != 0)
+            atomic_store_explicit(&cells[cell].name, name_of(s), memory_order_release);
         break;
     case 2: { /* by token */
         uint64_t name = atomic_load_explicit(&cells[cell].name, memory_order_relaxed); /* relaxed: acquire orders it */
@@ -134,6 +153,7 @@ static void step(ist_segment own[OWN], size_t *count, uint64_t *random, unsigned
         if (error != 0)
             break;
         CHECK_EQ(name_of(s), name);
+        remember(s);
         check_block(s, "by token");
         own[(*count)++] = s;
         break;
@@ -158,7 +178,7 @@ static void step(ist_segment own[OWN], size_t *count, uint64_t *random, unsigned
         s = own[test_random(random) % *count];
         ist_segment_retain_inline(s);
         /* acq_rel: hands this reference over, takes another thread's */
-        uint64_t other = atomic_exchange_explicit(&mailboxes[cell], name_of(s), memory_order_acq_rel);
+        uint64_t other = atomic_exchange_explicit(&mailboxes[cell], handle_word(s), memory_order_acq_rel);
         if (other != 0)
             let_go(handle_of(other), me);
         break;

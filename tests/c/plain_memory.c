@@ -80,8 +80,7 @@ static void lease_ends_by_itself(void) {
     CHECK_EQ(test_stats().segments, 1);
     CHECK(test_until(lease_ended, NULL, 5));
     CHECK_EQ(test_stats().segments, 0);
-    CHECK_EQ(test_stats().leases_expired, 1);
-    CHECK(test_until(housekeeper_ended, NULL, 10));
+    CHECK_EQ(test_stats().leases_expired, 1); /* and the housekeeper stays: other processes may come */
 }
 
 static void *nothing(void *unused) { return unused; }

@@ -59,7 +59,7 @@ static void use(void) {
 }
 
 static void child(void *parents_epoch) {
-    CHECK(ist_epoch() != 0 && ist_epoch() != *(uint32_t *)parents_epoch, "the child has epoch %u", ist_epoch());
+    CHECK(ist_process_epoch() != 0 && ist_process_epoch() != *(uint32_t *)parents_epoch, "the child has epoch %u", ist_process_epoch());
     use();
 }
 
@@ -80,7 +80,7 @@ int main(void) {
     }
     CHECK(ist_epoch() != 0);
     use();
-    uint32_t epoch = ist_epoch();
+    uint32_t epoch = ist_process_epoch();
     CHECK_CHILD(child, &epoch, 20);
     use();
     if (what == NULL) {

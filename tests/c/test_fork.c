@@ -152,11 +152,11 @@ Test(fork, purges_in_the_child_reach_nothing, .timeout = 60) {
 /* ---- what the child sees */
 
 struct inherited {
-    ist_segment plain, wrapped, mapped, leased;
-    ist_token token, leased_token;
+    ist_segment plain, wrapped, leased, quiet; /* quiet: nobody has taken its token */
+    ist_token token, leased_token, wrapped_token;
     uint64_t number;
     uint8_t domain[16];
-    uint32_t epoch;
+    uint32_t epoch, process_epoch;
     int *destroyed;
 };
 
@@ -169,43 +169,52 @@ static struct inherited inherit(void) {
     struct inherited in = {.destroyed = test_shared(4096)};
     in.plain = test_create(1000, 0);
     in.leased = test_create(2000, 0);
+    in.quiet = test_create(3000, 0);
+    test_fill(ist_segment_data(in.quiet), 3000, 7);
     static char outside[64];
     CHECK_EQ(ist_segment_wrap(outside, sizeof outside, destroy, in.destroyed, 0, &in.wrapped), 0);
     in.token = test_token(in.plain);
     in.leased_token = test_token(in.leased);
+    in.wrapped_token = test_token(in.wrapped);
     CHECK_EQ(ist_lease_take(in.leased, &in.number), 0);
     uint64_t number;
     CHECK_EQ(ist_lease_take(in.wrapped, &number), 0);
     ist_count_in_flight(5);
     CHECK_EQ(ist_domain_id(in.domain), 0);
     in.epoch = ist_epoch();
+    in.process_epoch = ist_process_epoch();
     return in;
 }
 
+/* The child owns what its parent owned, in the same domain, as a member of its own. */
 static void child_looks(void *argument) {
     struct inherited *in = argument;
-    CHECK(ist_epoch() != 0 && ist_epoch() != in->epoch);
+    CHECK_EQ(ist_epoch(), in->epoch);
+    CHECK(ist_process_epoch() != in->process_epoch);
     ist_segment s;
-    CHECK_EQ(ist_segment_acquire(&in->token, &s), -EXDEV);
-    CHECK_EQ(ist_lease_load(&in->leased_token, in->number, &s), -EXDEV);
-    CHECK_EQ(ist_segment_acquire_address(ist_segment_data(in->plain), &s), -ESTALE);
+    CHECK_EQ(ist_segment_acquire(&in->token, &s), 0);
+    CHECK_EQ(test_owners(in->plain), 2);
+    ist_segment_release(s);
+    CHECK_EQ(ist_segment_acquire_address(ist_segment_data(in->plain), &s), -ESTALE); /* it isn't in a window of ours */
     uint8_t domain[16];
     CHECK_EQ(ist_domain_id(domain), 0);
-    CHECK(memcmp(domain, in->domain, 16) != 0);
+    CHECK_EQ(memcmp(domain, in->domain, 16), 0);
     ist_stats stats = test_stats();
-    CHECK_EQ(stats.segments, 3);
-    CHECK_EQ(stats.owners, 3); /* the leases' are gone */
+    CHECK_EQ(stats.segments, 4);
+    CHECK_EQ(stats.owners, 4); /* the leases' are gone */
     CHECK_EQ(stats.leases + stats.lease_bytes + stats.leases_expired, 0);
     CHECK_EQ(stats.in_flight, 0);
     CHECK_EQ(stats.mapped, 0);
-    ist_lease_strike(&in->leased_token, in->number);
     CHECK_EQ(ist_lease_expire(), 0);
+    ist_segment_info info;
+    ist_segment_read_info(in->quiet, &info);
+    CHECK(info.published && info.processes == 2);
+    CHECK(test_filled(ist_segment_data(in->quiet), 3000, 7));
+    test_fill(ist_segment_data(in->quiet), 3000, 8);
 
     s = test_create(100, IST_ZERO);
     ist_token token = test_token(s);
     CHECK_EQ(memcmp(token.bytes, domain, 16), 0);
-    CHECK_EQ(ist_segment_acquire(&in->token, &s), -EXDEV);
-    CHECK_EQ(ist_segment_acquire_address(ist_segment_data(in->plain), &s), -ESTALE); /* also with a heap of its own */
     uint64_t number;
     CHECK_EQ(ist_lease_take(s, &number), 0);
     ist_segment_release(s);
@@ -214,10 +223,14 @@ static void child_looks(void *argument) {
 
     ist_segment_release(in->plain);
     ist_segment_release(in->leased);
+    ist_segment_release(in->quiet);
     ist_segment_release(in->wrapped);
     CHECK_EQ(*in->destroyed, 0);
     stats = test_stats();
     CHECK_EQ(stats.segments + stats.owners + stats.allocated + stats.leases + stats.misuses + stats.saturated, 0);
+    CHECK_EQ(ist_segment_acquire(&in->token, &s), 0); /* the parent holds it */
+    ist_segment_release(s);
+    CHECK_EQ(ist_segment_acquire(&in->wrapped_token, &s), -EXDEV); /* its memory can't leave the parent */
 
     int own = 0; /* the child's own destructors do run */
     CHECK_EQ(ist_segment_wrap(&own, sizeof own, destroy, &own, 0, &s), 0);
@@ -225,14 +238,21 @@ static void child_looks(void *argument) {
     CHECK_EQ(own, 1);
 }
 
-Test(fork, the_child_owns_nothing) {
+Test(fork, the_child_owns_what_its_parent_owned) {
     struct inherited in = inherit();
     CHECK_CHILD(child_looks, &in, 30);
+    CHECK(test_filled(ist_segment_data(in.quiet), 3000, 8), "what the child wrote isn't here");
+    test_fill(ist_segment_data(in.quiet), 3000, 7);
     CHECK_CHILD(child_looks, &in, 30);
     CHECK_EQ(ist_epoch(), in.epoch);
+    CHECK_EQ(ist_process_epoch(), in.process_epoch);
     CHECK_EQ(*in.destroyed, 0);
     CHECK_EQ(test_stats().leases, 2);
     CHECK_EQ(test_owners(in.leased), 2);
+    ist_sweep();
+    ist_segment_info info;
+    ist_segment_read_info(in.quiet, &info);
+    CHECK_EQ(info.processes, 1);
     ist_segment s;
     CHECK_EQ(ist_lease_load(&in.leased_token, in.number, &s), 0);
     ist_segment_release(s);
@@ -241,22 +261,65 @@ Test(fork, the_child_owns_nothing) {
     CHECK_EQ(ist_segment_acquire(&in.token, &s), 0);
     ist_segment_release(s);
     ist_segment_release(in.plain);
+    ist_segment_release(in.quiet);
 }
 
-static void child_compares(void *argument) {
-    uint8_t id[16];
-    CHECK_EQ(ist_domain_id(id), 0);
-    memcpy(argument, id, 16);
+/* The parent lets go first: the memory stays the child's, until it has let go too. */
+static void child_keeps(void *argument) {
+    struct inherited *in = argument;
+    wait_for(1); /* the parent has released */
+    ist_segment_info info;
+    ist_segment_read_info(in->quiet, &info);
+    CHECK_EQ(info.processes, 1);
+    CHECK(test_filled(ist_segment_data(in->quiet), 3000, 7));
+    ist_token token = test_token(in->quiet);
+    ist_segment_release(in->quiet);
+    ist_segment s;
+    CHECK_EQ(ist_segment_acquire(&token, &s), -ESTALE);
 }
 
-Test(fork, each_child_has_its_own_domain) {
-    uint8_t (*ids)[16] = test_shared(4096);
-    CHECK_EQ(ist_domain_id(ids[0]), 0);
-    for (int i = 1; i < 10; i++) {
-        CHECK_CHILD(child_compares, ids[i], 30);
-        for (int k = 0; k < i; k++)
-            CHECK(memcmp(ids[i], ids[k], 16) != 0);
+Test(fork, the_child_keeps_what_its_parent_lets_go_of) {
+    stage = test_shared(4096);
+    struct inherited in = inherit();
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        child_keeps(&in);
+        _exit(0);
     }
+    ist_segment_release(in.quiet);
+    for (int i = 0; i < 1000; i++) { /* what was let go of isn't used again while the child holds it */
+        ist_segment s = test_create(3000, 0);
+        test_fill(ist_segment_data(s), 3000, 99);
+        ist_segment_release(s);
+    }
+    atomic_store_explicit(stage, 1, memory_order_release);
+    CHECK_EQ(test_wait(child, 30), 0);
+}
+
+/* No room for another process: then nothing is the child's, and the epoch says so. */
+static void child_has_nothing(void *argument) {
+    struct inherited *in = argument;
+    CHECK(ist_epoch() != 0 && ist_epoch() != in->epoch);
+    ist_segment_release(in->plain);
+    ist_segment_release(in->quiet);
+    ist_segment s = test_create(3000, 0); /* in a domain of its own */
+    test_fill(ist_segment_data(s), 3000, 1);
+    ist_segment_release(s);
+    CHECK_EQ(ist_segment_acquire(&in->token, &s), -EXDEV);
+}
+
+Test(fork, a_child_for_which_there_is_no_room) {
+    ist_options options = {.struct_size = sizeof options, .processes = 1};
+    CHECK_EQ(ist_configure(&options), 0);
+    struct inherited in = inherit();
+    for (int i = 0; i < 3; i++)
+        CHECK_CHILD(child_has_nothing, &in, 30);
+    CHECK(test_filled(ist_segment_data(in.quiet), 3000, 7));
+    ist_segment_info info;
+    ist_segment_read_info(in.quiet, &info);
+    CHECK_EQ(info.processes, 1);
+    CHECK_EQ(info.owners, 1);
 }
 
 /* ---- free slots of a thread that was in the middle of something */

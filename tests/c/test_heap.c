@@ -52,6 +52,7 @@ Test(heap, fits_the_file_size_limit) {
         {RLIMIT_FSIZE, 100 * MIB, 64 * MIB},
         {RLIMIT_FSIZE, 64 * MIB, 64 * MIB},
         {RLIMIT_FSIZE, 64 * MIB - 1, 32 * MIB},
+        {RLIMIT_FSIZE, 9 * MIB, 8 * MIB},
         {RLIMIT_FSIZE, MIB - 1, 0},
         {RLIMIT_FSIZE, 0, 0},
     };

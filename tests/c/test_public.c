@@ -52,14 +52,15 @@ Test(public, inline_misuse_is_detected) {
 #endif
 
 static void child(void *parents_epoch) {
-    CHECK(ist_epoch() != 0 && ist_epoch() != *(uint32_t *)parents_epoch);
+    const uint32_t *parents = parents_epoch;
+    CHECK(ist_epoch() == parents[0] && ist_process_epoch() != 0 && ist_process_epoch() != parents[1]);
     ist_segment s = test_create(10, 0);
     ist_segment_release(s);
 }
 
 Test(public, the_epoch_is_seen_through_the_library_boundary) {
-    uint32_t epoch = ist_epoch();
-    cr_assert_neq(epoch, 0);
-    CHECK_CHILD(child, &epoch, 20);
-    cr_assert_eq(ist_epoch(), epoch);
+    uint32_t epochs[] = {ist_epoch(), ist_process_epoch()};
+    cr_assert(epochs[0] != 0 && epochs[1] != 0);
+    CHECK_CHILD(child, epochs, 20);
+    cr_assert(ist_epoch() == epochs[0] && ist_process_epoch() == epochs[1]);
 }

@@ -1,5 +1,6 @@
 /* test_segment.c: counts, tokens, addresses, ends (shm/README.md S1 to S8), one thread at a time. plain_counts and plain_exclusive have the
  * races, test_generations.c the end of a slot's generations. */
+#include "control.h"
 #include "harness.h"
 #include "slab.h"
 
@@ -220,18 +221,20 @@ Test(segment, token_of_another_domain) {
 Test(segment, token_of_garbage) {
     ist_segment s = test_create(1, 0);
     const ist_token good = test_token(s);
-    const uint32_t out_of_range[] = {ISTI_SLOTS, ISTI_SLOTS + 1, UINT32_MAX, UINT32_MAX - 1, ISTI_SLOTS - 1, ISTI_CHUNK};
+    ist_segment_info info;
+    ist_segment_read_info(s, &info);
+    const uint32_t out_of_range[] = {ISTI_DESCRIPTORS, ISTI_DESCRIPTORS + 1, UINT32_MAX, UINT32_MAX - 1, ISTI_SLOTS};
     for (size_t i = 0; i < sizeof out_of_range / sizeof *out_of_range; i++) {
-        ist_token token = edited(good, out_of_range[i], s.generation);
+        ist_token token = edited(good, out_of_range[i], info.descriptor_generation);
         CHECK_EQ(acquire_fails(&token), -EINVAL);
     }
-    ist_token never_used = edited(good, ISTI_CHUNK - 1, 0); /* in the first chunk, which exists */
+    ist_token never_used = edited(good, ISTI_DESCRIPTORS - 1, 0);
     CHECK_EQ(acquire_fails(&never_used), -ESTALE);
-    ist_token later = edited(good, s.index, s.generation + 1);
+    ist_token later = edited(good, info.descriptor, info.descriptor_generation + 1);
     CHECK_EQ(acquire_fails(&later), -ESTALE);
-    ist_token latest = edited(good, s.index, (uint32_t)IST_GENERATION_MASK);
+    ist_token latest = edited(good, info.descriptor, ISTI_DESCRIPTOR_GENERATIONS);
     CHECK_EQ(acquire_fails(&latest), -ESTALE);
-    ist_token too_large = edited(good, s.index, (uint32_t)IST_GENERATION_MASK + 1 + s.generation);
+    ist_token too_large = edited(good, info.descriptor, ISTI_DESCRIPTOR_GENERATIONS + 1 + info.descriptor_generation);
     CHECK_EQ(acquire_fails(&too_large), -EINVAL);
     uint64_t random = test_seed();
     for (int i = 0; i < 100000; i++) {
@@ -239,7 +242,7 @@ Test(segment, token_of_garbage) {
         uint32_t index;
         memcpy(&index, token.bytes + 16, 4);
         int error = acquire_fails(&token);
-        CHECK(error == -EINVAL || (error == -ESTALE && index < ISTI_CHUNK), "%d for index %u", error, index);
+        CHECK(error == -EINVAL || (error == -ESTALE && index < ISTI_DESCRIPTORS), "%d for index %u", error, index);
     }
     CHECK_EQ(test_owners(s), 1);
     ist_segment_release(s);
@@ -356,8 +359,14 @@ Test(segment, make_writable) {
     CHECK_EQ(ist_segment_acquire_address(data, &t), 0);
     ist_segment_release(t);
     CHECK_EQ(ist_segment_make_writable(&before), -ESTALE);
+    CHECK_EQ(ist_segment_make_writable(&s), 0); /* it is */
     ist_segment_release(s);
     CHECK_EQ(test_stats().segments, 0);
+    s = test_create(10, 0); /* and one that was never published */
+    CHECK_EQ(ist_segment_freeze(s), 0);
+    CHECK_EQ(ist_segment_make_writable(&s), 0);
+    CHECK(!ist_segment_is_frozen(s));
+    ist_segment_release(s);
     static const char constant[8];
     CHECK_EQ(ist_segment_wrap((void *)(uintptr_t)constant, 8, NULL, NULL, IST_READONLY, &s), 0);
     CHECK(ist_segment_is_readonly(s) && !ist_segment_is_frozen(s));
