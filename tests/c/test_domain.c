@@ -1,0 +1,280 @@
+/* test_domain.c: joining a domain, being found, and being struck out of it (D3, D4). */
+#include "domain.h"
+#include "os.h"
+#include "peer.h"
+
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <isthmus/process.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+TestSuite(domain, .init = board_begin, .timeout = 60);
+
+static struct isti_domain *home(void) {
+    struct isti_domain *d;
+    CHECK_EQ(isti_domain_home(&d), 0);
+    return d;
+}
+
+static unsigned open_files(void) {
+    DIR *directory = opendir("/proc/self/fd");
+    unsigned n = 0;
+    for (struct dirent *e; (e = readdir(directory)) != NULL;)
+        n += e->d_name[0] != '.';
+    closedir(directory);
+    return n - 1; /* the directory's own */
+}
+
+/* ---- steps of peers */
+
+static long same_domain(void *unused) {
+    (void)unused;
+    uint8_t id[16];
+    CHECK_EQ(ist_domain_id(id), 0);
+    return memcmp(id, board->id, 16) == 0;
+}
+
+static long reach(void *unused) {
+    (void)unused;
+    return ist_domain_reach(&board->token, board->place);
+}
+
+static long processes(void *unused) {
+    (void)unused;
+    return (long)test_stats().processes;
+}
+
+/* ---- joining */
+
+Test(domain, a_process_joins_the_one_it_is_told_of) {
+    peer p = peer_start();
+    board_tell_home();
+    unsigned files = open_files();
+    CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
+    CHECK_EQ(peer_call(&p, same_domain, NULL), 1);
+    CHECK_EQ(test_stats().processes, 2);
+    CHECK_EQ(peer_call(&p, processes, NULL), 2);
+    CHECK_EQ(open_files(), files);
+    peer_end(&p);
+    CHECK_EQ(test_stats().processes, 1);
+    CHECK_EQ(ist_sweep(), 1);
+    CHECK_EQ(ist_sweep(), 0);
+}
+
+Test(domain, what_cannot_be_joined_is_not) {
+    enum { N = 12 };
+    peer p[N];
+    for (int i = 0; i < N; i++)
+        p[i] = peer_start();
+    board_tell_home();
+    char right[80];
+    strcpy(right, board->text);
+    struct isti_domain *d = home();
+    char wrong[N][80];
+    const char *id = strrchr(right, ':') + 1;
+    snprintf(wrong[0], 80, "%s", "");
+    snprintf(wrong[1], 80, "%s", "nonsense");
+    snprintf(wrong[2], 80, "%.70s0", right);
+    snprintf(wrong[3], 80, "%d:%d:%s", (int)getpid(), d->data_fd, id);     /* another file of ours */
+    snprintf(wrong[4], 80, "%d:%d:%s", (int)getpid(), 9999, id);           /* no file */
+    snprintf(wrong[5], 80, "%d:%d:%s", 1, d->control_fd, id);              /* another process */
+    snprintf(wrong[6], 80, "%d:%d:%s", 0x7ffffff0, d->control_fd, id);     /* none */
+    snprintf(wrong[7], 80, "%d:%d:%32.32s", (int)getpid(), d->control_fd, "0123456789abcdef0123456789abcdef"); /* another id */
+    snprintf(wrong[8], 80, "%d:%d:%s", -5, d->control_fd, id);
+    snprintf(wrong[9], 80, "%d:%d:%s", (int)getpid(), 0, id); /* standard input */
+    snprintf(wrong[10], 80, "%.*s", (int)strlen(right) - 1, right);
+    snprintf(wrong[11], 80, "%s", right);
+    wrong[11][strlen(right) - 1] = 'G';
+    for (int i = 0; i < N; i++) {
+        strcpy(board->text, wrong[i]);
+        CHECK(peer_call(&p[i], peer_join, board->text) == 0, "\"%s\": a process can always have a domain of its own", wrong[i]);
+        CHECK(peer_call(&p[i], same_domain, NULL) == 0, "joined by \"%s\"", wrong[i]);
+        peer_end(&p[i]);
+    }
+    CHECK_EQ(test_stats().processes, 1);
+}
+
+Test(domain, guests) {
+    peer p = peer_start(), q = peer_start();
+    *board = (struct board){.size = 5000, .tag = 77};
+    CHECK_EQ(peer_call(&p, peer_offer, NULL), 0);
+    CHECK_EQ(peer_attach(NULL), -EXDEV);
+    ist_place right = board->place;
+    board->place.fd = 0;
+    CHECK_EQ(reach(NULL), -ENOENT);
+    board->place = (ist_place){.pid = 0x7ffffff0, .fd = 3};
+    CHECK_EQ(reach(NULL), -ENOENT);
+    board->place = right;
+    CHECK_EQ(reach(NULL), 0);
+    CHECK_EQ(reach(NULL), 0); /* once is enough */
+    CHECK_EQ(peer_attach(NULL), 0);
+    CHECK_EQ(same_domain(NULL), 0); /* at home elsewhere */
+    CHECK_EQ(peer_call(&q, reach, NULL), 0);
+    CHECK_EQ(peer_call(&q, peer_attach, NULL), 0);
+    ist_segment_info info;
+    ist_segment_read_info(held, &info);
+    CHECK_EQ(info.processes, 3);
+    CHECK_EQ(peer_call(&p, peer_let_go, NULL), 0);
+    peer_kill(&p); /* its maker is gone: we hold it */
+    CHECK(test_filled(ist_segment_data(held), 5000, 77));
+    ist_segment own = test_create(100, 0); /* and allocate at home */
+    ist_token token = test_token(own);
+    CHECK(memcmp(token.bytes, board->token.bytes, 16) != 0);
+    ist_segment_release(own);
+    CHECK_EQ(peer_let_go(NULL), 0);
+    CHECK_EQ(peer_call(&q, peer_attach, NULL), 0);
+    ist_segment_release(held);
+    CHECK_EQ(peer_call(&q, peer_let_go, NULL), 1); /* attached twice */
+    peer_end(&q);
+}
+
+Test(domain, room_for_two_processes) {
+    peer p = peer_start(), q = peer_start();
+    ist_options options = {.struct_size = sizeof options, .processes = 2};
+    CHECK_EQ(ist_configure(&options), 0);
+    *board = (struct board){.size = 10, .tag = 1};
+    peer_offer(NULL);
+    CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
+    CHECK_EQ(peer_call(&p, same_domain, NULL), 1);
+    CHECK_EQ(peer_call(&q, peer_join, board->text), 0); /* a domain of its own */
+    CHECK_EQ(peer_call(&q, same_domain, NULL), 0);
+    CHECK_EQ(peer_call(&q, reach, NULL), -EUSERS);
+    peer_kill(&p);
+    CHECK_EQ(peer_call(&q, reach, NULL), 0); /* the dead one's place: it sweeps it by itself */
+    CHECK_EQ(peer_call(&q, peer_attach, NULL), 0);
+    peer_end(&q);
+    peer_let_go(NULL);
+}
+
+Test(domain, options) {
+    CHECK_EQ(ist_domain_join(), 0);
+    uint32_t many = home()->descriptors;
+    ist_options options = {.struct_size = sizeof options, .published = 5000, .heap_size = UINT64_C(128) << 30};
+    CHECK_EQ(ist_configure(&options), 0); /* what was joined before its first use is made anew */
+    CHECK(home()->descriptors == 8192 && many == ISTI_DESCRIPTORS);
+    ist_segment s = test_create(1, 0);
+    CHECK_EQ(ist_heap_size(), UINT64_C(128) << 30);
+    CHECK_EQ(ist_configure(&options), -EBUSY);
+    ist_segment_release(s);
+    options.published = 4095;
+    CHECK_EQ(ist_configure(&options), -EINVAL);
+    options = (ist_options){.struct_size = sizeof options, .processes = 1025};
+    CHECK_EQ(ist_configure(&options), -EINVAL);
+}
+
+static int no_proc(const char *path, int flags) {
+    (void)path, (void)flags;
+    errno = ENOENT;
+    return -1;
+}
+
+Test(domain, without_proc_a_process_shares_with_itself) {
+    isti_os.open = no_proc;
+    ist_segment s = test_create(100, 0), t;
+    ist_token token = test_token(s);
+    CHECK_EQ(ist_segment_acquire(&token, &t), 0);
+    ist_segment_release(t);
+    uint64_t number;
+    CHECK_EQ(ist_lease_take(s, &number), 0);
+    CHECK_EQ(ist_lease_load(&token, number, &t), 0);
+    ist_segment_release(t);
+    char text[80];
+    CHECK_EQ(ist_domain_text(text, sizeof text), -ENOSYS);
+    CHECK_EQ(ist_sweep(), 0);
+    ist_segment_release(s);
+    CHECK_EQ(ist_segment_acquire(&token, &t), -ESTALE);
+    CHECK_EQ(test_stats().segments, 0);
+}
+
+/* ---- the dead */
+
+Test(domain, the_dead_are_struck_out_without_a_call) {
+    peer p = peer_start();
+    *board = (struct board){.size = 4 << 20, .tag = 5};
+    CHECK_EQ(peer_call(&p, peer_offer, NULL), 0);
+    setenv("ISTHMUS_DOMAIN", board->text, 1);
+    CHECK_EQ(peer_attach(NULL), 0);
+    CHECK_EQ(same_domain(NULL), 1);
+    CHECK(!peer_memory_returns(4095, 0));
+    peer_kill(&p);
+    CHECK(test_filled(ist_segment_data(held), board->size, 5)); /* ours as well */
+    ist_segment_release(held);
+    CHECK(peer_memory_returns(0, 10), "the window of the dead keeps its memory");
+    ist_segment s = test_create(100, 0);
+    CHECK_EQ(home()->window, 0); /* it can be had again */
+    ist_segment_release(s);
+}
+
+Test(domain, the_stopped_are_not) {
+    peer p = peer_start();
+    board_tell_home();
+    *board = (struct board){.size = 3000, .tag = 9};
+    peer_offer(NULL);
+    CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
+    CHECK_EQ(peer_call(&p, peer_attach, NULL), 0);
+    kill(p.pid, SIGSTOP);
+    for (int i = 0; i < 100; i++)
+        CHECK_EQ(ist_sweep(), 0);
+    peer_let_go(NULL);
+    for (int i = 0; i < 100; i++) {
+        ist_segment s = test_create(3000, 0);
+        test_fill(ist_segment_data(s), 3000, 1);
+        ist_segment_release(s);
+    }
+    kill(p.pid, SIGCONT);
+    ist_token token = board->token;
+    CHECK_EQ(ist_segment_acquire(&token, &held), 0); /* the peer holds it */
+    CHECK(test_filled(ist_segment_data(held), 3000, 9));
+    peer_let_go(NULL);
+    CHECK_EQ(peer_call(&p, peer_let_go, NULL), 0);
+    CHECK_EQ(ist_segment_acquire(&token, &held), -ESTALE);
+    peer_end(&p);
+}
+
+Test(domain, whoever_gets_the_lock_sweeps_and_nobody_else) {
+    peer p = peer_start(), q = peer_start();
+    board_tell_home();
+    CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
+    CHECK_EQ(peer_call(&q, peer_join, board->text), 0);
+    struct isti_domain *d = home();
+    uint32_t m = 0;
+    while (atomic_load_explicit(&d->member_rows[m].pid, memory_order_relaxed) != (uint32_t)p.pid)
+        CHECK(++m < 10);
+    peer_kill(&p);
+    pthread_mutex_lock(&isti_sweep_mutex);
+    CHECK_EQ(isti_probe_lock(d, ISTI_LOCK_MEMBER + m), 0); /* we are sweeping it */
+    CHECK_EQ(peer_call(&q, peer_sweep, NULL), 0);
+    isti_probe_unlock(d, ISTI_LOCK_MEMBER + m);
+    pthread_mutex_unlock(&isti_sweep_mutex);
+    CHECK_EQ(peer_call(&q, peer_sweep, NULL), 1);
+    CHECK_EQ(ist_sweep(), 0);
+    peer_end(&q);
+}
+
+/* ---- descriptors that user code closed */
+
+Test(domain, closed_descriptors_come_back_from_another_process) {
+    peer p = peer_start(), q = peer_start();
+    *board = (struct board){.size = 3000, .tag = 9};
+    peer_offer(NULL);
+    CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
+    struct isti_domain *d = home();
+    int control = d->control_fd, data = d->data_fd;
+    close(control);
+    close(data);
+    int other = open("/dev/null", O_RDWR); /* the number is another file's now */
+    CHECK(other == control || other == data);
+    CHECK_EQ(peer_call(&p, peer_attach, NULL), 0);
+    peer_kill(&p);
+    CHECK_EQ(ist_sweep(), 0); /* nobody left to get one from: it can't be told who lives */
+    CHECK_EQ(fcntl(other, F_GETFD), 0);
+    peer_end(&q);
+    peer_let_go(NULL);
+}
