@@ -91,7 +91,14 @@ TARGETS = [
         for method in ("sum", "min", "max", "mean", "argmin", "argmax", "any", "all", "count_nonzero")
     ),
     Target("P16", "tolist", "tolist() against array.array's", "≤ 1×", 1),
-    Target("P17", "SharedMemory", "attach to another process's array + drop against SharedMemory by name, 64 B … 1 GiB", "≥ 15× faster", 15, "faster"),
+    Target(
+        "P17",
+        "SharedMemory",
+        "attach to another process's array + drop against SharedMemory by name, 64 B … 1 GiB",
+        "≥ 15× faster",
+        15,
+        "faster",
+    ),
     Target("P17", "time", "the longest of these times", "≤ 1 µs", 1e-6, "value"),
     Target("P17", "flat", "the longest of these times against the shortest", "flat (≤ 1.2×)", 1.2, "value"),
 ]

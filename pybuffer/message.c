@@ -128,7 +128,9 @@ static void put32(unsigned char *at, uint32_t value) {
         at[i] = (unsigned char)(value >> (8 * i));
 }
 
-static uint32_t get32(const unsigned char *at) { return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24; }
+static uint32_t get32(const unsigned char *at) {
+    return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+}
 
 /* The array's segment is published. */
 static PyObject *token_encode(SharedArrayObject *a, const description *d, const ist_token *segment) {
@@ -266,8 +268,9 @@ static PyObject *raise_gone(core_state *state, int error, const ist_token *token
                      "token was attached, or send the array itself",
                      index, generation);
     } else if (error == -EACCES || error == -EPERM) {
-        PyErr_Format(PyExc_PermissionError, "segment %u (generation %u) belongs to a process of another user, or one that may not be looked into",
-                     index, generation);
+        PyErr_Format(PyExc_PermissionError,
+                     "segment %u (generation %u) belongs to a process of another user, or one that may not be looked into", index,
+                     generation);
     } else if (error == -EINVAL) {
         PyErr_SetString(PyExc_ValueError, "not an array token: its segment has an impossible number");
     } else {
@@ -328,10 +331,11 @@ static const char *name_of(PyObject *object, Py_ssize_t *length) {
     return name;
 }
 
-PyDoc_STRVAR(publish_doc, "publish($self, name, /)\n--\n\n"
-                          "Gives this array a name by which any process of this user can attach() to it.\n\n"
-                          "A name owns nothing: it is gone with the array's last holder, or after unpublish(). At most 200 bytes; FileExistsError\n"
-                          "if a living array of the domain has it.");
+PyDoc_STRVAR(publish_doc,
+             "publish($self, name, /)\n--\n\n"
+             "Gives this array a name by which any process of this user can attach() to it.\n\n"
+             "A name owns nothing: it is gone with the array's last holder, or after unpublish(). At most 200 bytes; FileExistsError\n"
+             "if a living array of the domain has it.");
 
 static PyObject *array_publish(PyObject *self, PyObject *object) {
     SharedArrayObject *a = (SharedArrayObject *)self;
@@ -356,8 +360,9 @@ static PyObject *array_publish(PyObject *self, PyObject *object) {
     return bytes == NULL ? NULL : Py_NewRef(Py_None);
 }
 
-PyDoc_STRVAR(unpublish_doc, "unpublish($module, name, /)\n--\n\n"
-                            "Takes a name away from the array that has it, in this process's domains; the array stays. LookupError if none has.");
+PyDoc_STRVAR(unpublish_doc,
+             "unpublish($module, name, /)\n--\n\n"
+             "Takes a name away from the array that has it, in this process's domains; the array stays. LookupError if none has.");
 
 static PyObject *core_unpublish(PyObject *module, PyObject *object) {
     core_state *state = state_of_module(module);
@@ -398,10 +403,11 @@ static PyObject *attach_name(core_state *state, PyObject *object) {
     return token_receive(state, segment, &token);
 }
 
-PyDoc_STRVAR(attach_doc, "attach($module, token_or_name, /)\n--\n\n"
-                         "The array that a token describes, or that was published under a name, as a new owner of the same memory.\n\n"
-                         "In whatever process of this user. Raises SegmentGoneError if nobody owns that memory any more, or nobody can be reached\n"
-                         "who does; ValueError if the bytes aren't a token, PermissionError for another user's.");
+PyDoc_STRVAR(attach_doc,
+             "attach($module, token_or_name, /)\n--\n\n"
+             "The array that a token describes, or that was published under a name, as a new owner of the same memory.\n\n"
+             "In whatever process of this user. Raises SegmentGoneError if nobody owns that memory any more, or nobody can be reached\n"
+             "who does; ValueError if the bytes aren't a token, PermissionError for another user's.");
 
 static PyObject *core_attach(PyObject *module, PyObject *object) {
     core_state *state = state_of_module(module);

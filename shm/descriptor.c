@@ -147,7 +147,8 @@ void isti_give_back(struct isti_domain *d, uint32_t index) {
         /* FREE first, the block afterwards: in the other order whoever finds DEAD could take the memory for this segment's when it is the
          * next one's already. release: pairs with claim's acquire */
         uint32_t next = isti_s_generation(s) + 1;
-        ours = atomic_compare_exchange_strong_explicit(&row->state, &s, isti_s(next, ISTI_FREE, 0), memory_order_acq_rel, memory_order_relaxed);
+        ours = atomic_compare_exchange_strong_explicit(&row->state, &s, isti_s(next, ISTI_FREE, 0), memory_order_acq_rel,
+                                                       memory_order_relaxed);
     }
     pthread_mutex_unlock(stripe_of(d, index));
     if (!ours)
@@ -176,8 +177,8 @@ void isti_try_free(struct isti_domain *d, uint32_t index) {
     const bool punch = inside && !local && length >= LARGE && !is_our_window(d, window);
     const uint64_t dead = isti_s(generation, ISTI_DEAD, 0);
     /* acq_rel. acquire: pairs with every holder's last steps; release: pairs with give_back */
-    if (!atomic_compare_exchange_strong_explicit(&row->state, &s, punch ? isti_s(generation, ISTI_PUNCH, d->me) : dead, memory_order_acq_rel,
-                                                 memory_order_relaxed))
+    if (!atomic_compare_exchange_strong_explicit(&row->state, &s, punch ? isti_s(generation, ISTI_PUNCH, d->me) : dead,
+                                                 memory_order_acq_rel, memory_order_relaxed))
         return; /* whoever moved it has the duty now */
     if (local) { /* no memory of the domain: nothing to give back */
         IST_POINT(FREE_LOCAL);
@@ -232,7 +233,8 @@ static int claim_row(struct isti_domain *d, uint32_t *index, uint32_t *generatio
             if (high < d->descriptors) {
                 uint32_t end = high + BATCH < d->descriptors ? high + BATCH : d->descriptors;
                 /* acq_rel: the mark is raised before any row below it is used, so that a sweep sees every one that is */
-                if (atomic_compare_exchange_strong_explicit(&d->marks->descriptors, &high, end, memory_order_acq_rel, memory_order_relaxed)) {
+                if (atomic_compare_exchange_strong_explicit(&d->marks->descriptors, &high, end, memory_order_acq_rel,
+                                                            memory_order_relaxed)) {
                     d->fresh = high;
                     d->fresh_end = end;
                     IST_POINT(PUBLISH_RAISED);
@@ -414,7 +416,8 @@ static int make_arrival(struct isti_domain *d, uint64_t offset, uint64_t length,
 }
 
 /* The stripe lock is held; our bit is set and (d, generation) is live: the arrival becomes our one slot for it. Takes the arrival. */
-static void settle(struct isti_domain *d, uint32_t index, uint32_t generation, uint64_t s, uint64_t length, struct arrival *a, ist_segment *out) {
+static void settle(struct isti_domain *d, uint32_t index, uint32_t generation, uint64_t s, uint64_t length, struct arrival *a,
+                   ist_segment *out) {
     struct isti_descriptor *row = &d->descriptor_rows[index];
     a->slot->wrap = a->wrap;
     isti_slot_begin(a->slot, a->data, length, IST_KIND_HEAP, 0);
@@ -591,7 +594,8 @@ static int exclude(struct isti_domain *d, ist_segment s, uint32_t index, uint32_
     }
     if (error == 0 && !freeze) { /* tokens given out before are void */
         d->entries[index].generation = generation + 1;
-        atomic_store_explicit(&s.slot->desc, isti_desc(d->number, index, generation + 1), memory_order_release); /* pairs with isti_publish */
+        atomic_store_explicit(&s.slot->desc, isti_desc(d->number, index, generation + 1),
+                              memory_order_release); /* pairs with isti_publish */
     }
     /* release: pairs with the acquire of later acquires */
     atomic_store_explicit(&s.slot->state, error == 0 ? state_when_done(s, freeze) : before, memory_order_release);

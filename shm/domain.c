@@ -48,12 +48,9 @@ static uint64_t rounded(uint64_t n) { return (n + 4095) & ~UINT64_C(4095); }
 /* Where the tables are, relative to the file's start; the file's size is returned. */
 static uint64_t layout(const struct isti_control_header *h, uint64_t at[6]) {
     uint64_t sizes[6] = {
-        h->members * sizeof(struct isti_member),
-        h->windows * sizeof(struct isti_window_row),
-        h->descriptors * sizeof(struct isti_descriptor),
-        h->windows * hint_words(h->descriptors) * 8,
-        h->tickets * sizeof(struct isti_ticket),
-        h->names * sizeof(struct isti_name),
+        h->members * sizeof(struct isti_member),         h->windows * sizeof(struct isti_window_row),
+        h->descriptors * sizeof(struct isti_descriptor), h->windows * hint_words(h->descriptors) * 8,
+        h->tickets * sizeof(struct isti_ticket),         h->names * sizeof(struct isti_name),
     };
     uint64_t end = TABLES_AT;
     for (int i = 0; i < 6; i++) {
@@ -69,8 +66,9 @@ static bool header_makes_sense(const struct isti_control_header *h, uint64_t siz
     uint64_t at[6];
     return h->magic == ISTI_CONTROL_MAGIC && h->version == ISTI_CONTROL_VERSION && h->members - 1u < ISTI_MEMBERS &&
            h->descriptors >= ISTI_DESCRIPTORS_LEAST && h->descriptors <= ISTI_DESCRIPTORS && power_of_two(h->descriptors) &&
-           h->windows - 1u < ISTI_WINDOWS && h->tickets - 1u < ISTI_TICKETS && h->names - 1u < ISTI_NAMES && h->window_size >= LEAST_WINDOW &&
-           h->window_size % 65536 == 0 && h->window_size <= (UINT64_C(1) << 62) / h->windows && layout(h, at) == size;
+           h->windows - 1u < ISTI_WINDOWS && h->tickets - 1u < ISTI_TICKETS && h->names - 1u < ISTI_NAMES &&
+           h->window_size >= LEAST_WINDOW && h->window_size % 65536 == 0 && h->window_size <= (UINT64_C(1) << 62) / h->windows &&
+           layout(h, at) == size;
 }
 
 /* ---- the process-local side */
@@ -93,7 +91,7 @@ static void unmap_tables(struct isti_domain *d) {
     d->control_fd = -1;
 }
 
-static void close_domain(struct isti_domain *d) {
+void isti_domain_close(struct isti_domain *d) {
     unmap_tables(d);
     if (d->data_fd >= 0)
         isti_os.close(d->data_fd);
@@ -296,7 +294,7 @@ static int make(struct isti_domain **out) {
     if (error == 0)
         *out = d;
     else if (d != NULL)
-        close_domain(d);
+        isti_domain_close(d);
     return error;
 }
 
@@ -388,8 +386,8 @@ bool isti_domain_has_control(struct isti_domain *d) {
         /* relaxed, all: as in open_data */
         if (m == d->me || atomic_load_explicit(&row->dirty, memory_order_relaxed) == 0)
             continue;
-        int fd = open_peer(atomic_load_explicit(&row->pid, memory_order_relaxed), atomic_load_explicit(&row->control_fd, memory_order_relaxed),
-                           CONTROL_NAME);
+        int fd = open_peer(atomic_load_explicit(&row->pid, memory_order_relaxed),
+                           atomic_load_explicit(&row->control_fd, memory_order_relaxed), CONTROL_NAME);
         if (fd >= 0 && is_file(fd, d->control_device, d->control_inode)) {
             d->control_fd = fd;
             isti_member_sign(d);
@@ -411,7 +409,7 @@ bool isti_domain_has_data(struct isti_domain *d) {
 }
 
 /* Opens and maps, without joining. */
-static int open_domain(uint32_t pid, uint32_t control_fd, const uint8_t *id, struct isti_domain **out) {
+int isti_domain_peek(uint32_t pid, uint32_t control_fd, const uint8_t *id, struct isti_domain **out) {
     struct isti_domain *d = new_domain();
     if (d == NULL)
         return -ENOMEM;
@@ -426,7 +424,7 @@ static int open_domain(uint32_t pid, uint32_t control_fd, const uint8_t *id, str
     if (error == 0)
         *out = d;
     else
-        close_domain(d);
+        isti_domain_close(d);
     return error;
 }
 
@@ -439,7 +437,7 @@ static int join(struct isti_domain *d) {
             isti_anchor_drop(d->anchor); /* swept like a dead one */
     }
     if (error != 0)
-        close_domain(d);
+        isti_domain_close(d);
     return error;
 }
 
@@ -448,11 +446,11 @@ int isti_domain_open(uint32_t pid, uint32_t control_fd, const uint8_t *id, struc
     struct isti_domain *d = id != NULL ? isti_domain_by_id(id) : NULL; /* another thread may have been faster */
     int error = 0;
     if (d == NULL) {
-        error = open_domain(pid, control_fd, id, &d);
+        error = isti_domain_peek(pid, control_fd, id, &d);
         if (error == 0) {
             struct isti_domain *known = isti_domain_by_id(d->id);
             if (known != NULL) {
-                close_domain(d);
+                isti_domain_close(d);
                 d = known;
             } else
                 error = join(d);
@@ -488,7 +486,7 @@ static int join_named(struct isti_domain **out) {
         return -ENOENT;
     struct isti_domain *d = isti_domain_by_id(id);
     if (d == NULL) {
-        int error = open_domain(pid, fd, id, &d);
+        int error = isti_domain_peek(pid, fd, id, &d);
         if (error == 0)
             error = join(d);
         if (error != 0)
@@ -570,72 +568,9 @@ void isti_domain_discard(void) {
         atomic_store_explicit(&count, d->number, memory_order_relaxed);
         isti_housekeeper_bell(NULL);
         isti_anchor_drop(d->anchor);
-        close_domain(d);
+        isti_domain_close(d);
     }
     pthread_mutex_unlock(&mutex);
-}
-
-/* ---- searching */
-
-struct search {
-    bool (*look)(struct isti_domain *, ist_place, void *);
-    void *argument;
-    uint8_t seen[ISTI_DOMAINS][16];
-    uint32_t seen_count;
-    bool done;
-};
-
-static bool seen_before(struct search *s, const uint8_t id[16]) {
-    for (uint32_t i = 0; i < s->seen_count; i++)
-        if (memcmp(s->seen[i], id, 16) == 0)
-            return true;
-    if (s->seen_count < ISTI_DOMAINS)
-        memcpy(s->seen[s->seen_count++], id, 16);
-    return false;
-}
-
-static void search_file(struct search *s, uint32_t pid, uint32_t fd) {
-    struct isti_domain *d;
-    if (open_domain(pid, fd, NULL, &d) != 0)
-        return;
-    if (isti_domain_by_id(d->id) == NULL && !seen_before(s, d->id))
-        s->done = s->look(d, (ist_place){.pid = pid, .fd = fd}, s->argument);
-    close_domain(d);
-}
-
-static void search_process(struct search *s, const char *pid) {
-    char directory[64];
-    snprintf(directory, sizeof directory, "/proc/%.10s/fd", pid);
-    void *files = isti_os.opendir(directory);
-    if (files == NULL)
-        return; /* another user's, or gone */
-    const char *name;
-    while (!s->done && (name = isti_os.readdir(files)) != NULL)
-        if (name[0] >= '0' && name[0] <= '9')
-            search_file(s, (uint32_t)strtoul(pid, NULL, 10), (uint32_t)strtoul(name, NULL, 10));
-    isti_os.closedir(files);
-}
-
-int isti_domain_search(bool (*look)(struct isti_domain *, ist_place, void *), void *argument) {
-    void *processes = isti_os.opendir("/proc");
-    if (processes == NULL)
-        return -ENOSYS;
-    struct search *s = isti_os.calloc(1, sizeof *s);
-    if (s == NULL) {
-        isti_os.closedir(processes);
-        return -ENOMEM;
-    }
-    s->look = look;
-    s->argument = argument;
-    const char *name;
-    char own[16];
-    snprintf(own, sizeof own, "%d", (int)getpid());
-    while (!s->done && (name = isti_os.readdir(processes)) != NULL)
-        if (name[0] >= '1' && name[0] <= '9' && strcmp(name, own) != 0)
-            search_process(s, name);
-    isti_os.free(s);
-    isti_os.closedir(processes);
-    return 0;
 }
 
 /* ---- fork */
@@ -675,8 +610,9 @@ static bool hand_over(struct isti_domain *d) {
         IST_POINT(FORK_HELD);
         uint64_t s = atomic_load_explicit(&row->state, memory_order_relaxed);
         /* acq_rel: as in hold(): whoever frees has read S before, or sees the bit */
-        while (isti_s_live(s) && !atomic_compare_exchange_weak_explicit(&row->state, &s, isti_s(isti_s_generation(s), isti_s_phase(s), isti_s_x(s) + 1),
-                                                                        memory_order_acq_rel, memory_order_relaxed))
+        while (isti_s_live(s) &&
+               !atomic_compare_exchange_weak_explicit(&row->state, &s, isti_s(isti_s_generation(s), isti_s_phase(s), isti_s_x(s) + 1),
+                                                      memory_order_acq_rel, memory_order_relaxed))
             ;
         IST_POINT(FORK_MOVED);
     }

@@ -87,9 +87,9 @@ struct isti_domain *isti_domain_by_number(uint32_t number);
 struct isti_domain *isti_domain_next(uint32_t *at);
 /* Opens what (pid, fd) names and joins it, unless this process is in it; id NULL: whatever it is. -ENOENT: not such a file. */
 int isti_domain_open(uint32_t pid, uint32_t control_fd, const uint8_t *id, struct isti_domain **out);
-/* The domains of all processes of this user that this process isn't in: calls `look` with each, opened but not joined, and where it was
- * found, until it returns true. */
-int isti_domain_search(bool (*look)(struct isti_domain *, ist_place, void *), void *argument);
+/* Opened and mapped, but not joined; and its end. */
+int isti_domain_peek(uint32_t pid, uint32_t control_fd, const uint8_t *id, struct isti_domain **out);
+void isti_domain_close(struct isti_domain *d);
 /* Gives a domain up in which nothing has happened yet, so that the next can have other limits. */
 void isti_domain_discard(void);
 

@@ -69,7 +69,8 @@ bool isti_member_alive(struct isti_domain *d, uint32_t m) {
 void isti_member_begin(struct isti_domain *d, uint32_t m) {
     uint32_t high = atomic_load_explicit(&d->marks->members, memory_order_relaxed);
     /* acq_rel: pairs with isti_members_high: whoever sees something of ours sees that there is a row m to look for */
-    while (high <= m && !atomic_compare_exchange_weak_explicit(&d->marks->members, &high, m + 1, memory_order_acq_rel, memory_order_relaxed))
+    while (high <= m &&
+           !atomic_compare_exchange_weak_explicit(&d->marks->members, &high, m + 1, memory_order_acq_rel, memory_order_relaxed))
         ;
     IST_POINT(JOIN_RAISED);
     struct isti_member *row = &d->member_rows[m];

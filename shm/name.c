@@ -13,7 +13,10 @@
 #include "segment.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define PATIENCE_NS UINT64_C(5000000000)
 
@@ -27,7 +30,7 @@ static uint32_t names_high(struct isti_domain *d) {
 
 struct found {
     uint32_t row, descriptor, generation, size;
-    uint8_t bytes[sizeof ((struct isti_name *)0)->bytes];
+    uint8_t bytes[sizeof((struct isti_name *)0)->bytes];
 };
 
 static bool same_text(struct isti_name *row, const char *name, size_t length) {
@@ -105,7 +108,8 @@ static int free_row(struct isti_domain *d, uint32_t *out) {
     for (uint32_t i = 0; i < high; i++) {
         struct isti_name *row = &d->name_rows[i];
         /* relaxed, all: written under the lock alone */
-        if (atomic_load_explicit(&row->version, memory_order_relaxed) % 2 != 0 || atomic_load_explicit(&row->length, memory_order_relaxed) == 0 ||
+        if (atomic_load_explicit(&row->version, memory_order_relaxed) % 2 != 0 ||
+            atomic_load_explicit(&row->length, memory_order_relaxed) == 0 ||
             !lives(d, atomic_load_explicit(&row->descriptor, memory_order_relaxed),
                    atomic_load_explicit(&row->generation, memory_order_relaxed))) {
             *out = i;
@@ -119,7 +123,8 @@ static int free_row(struct isti_domain *d, uint32_t *out) {
     return 0;
 }
 
-static void write_row(struct isti_name *row, const char *name, size_t length, uint32_t index, uint32_t generation, const uint8_t *bytes, size_t size) {
+static void write_row(struct isti_name *row, const char *name, size_t length, uint32_t index, uint32_t generation, const uint8_t *bytes,
+                      size_t size) {
     uint32_t version = atomic_load_explicit(&row->version, memory_order_relaxed) | 1; /* relaxed: under the lock */
     atomic_store_explicit(&row->version, version, memory_order_relaxed);
     atomic_thread_fence(memory_order_release); /* whoever reads something written below finds the version odd, or moved on */
@@ -135,6 +140,69 @@ static void write_row(struct isti_name *row, const char *name, size_t length, ui
     IST_POINT(NAME_WRITTEN);
     atomic_store_explicit(&row->version, version + 1, memory_order_release); /* pairs with find's acquire */
     IST_POINT(NAME_DONE);
+}
+
+/* ---- searching: the domains of all processes of this user that this process isn't in */
+
+struct hunt {
+    bool (*look)(struct isti_domain *, ist_place, void *);
+    void *argument;
+    uint8_t seen[ISTI_DOMAINS][16];
+    uint32_t seen_count;
+    bool done;
+};
+
+static bool seen_before(struct hunt *s, const uint8_t id[16]) {
+    for (uint32_t i = 0; i < s->seen_count; i++)
+        if (memcmp(s->seen[i], id, 16) == 0)
+            return true;
+    if (s->seen_count < ISTI_DOMAINS)
+        memcpy(s->seen[s->seen_count++], id, 16);
+    return false;
+}
+
+static void search_file(struct hunt *s, uint32_t pid, uint32_t fd) {
+    struct isti_domain *d;
+    if (isti_domain_peek(pid, fd, NULL, &d) != 0)
+        return;
+    if (isti_domain_by_id(d->id) == NULL && !seen_before(s, d->id))
+        s->done = s->look(d, (ist_place){.pid = pid, .fd = fd}, s->argument);
+    isti_domain_close(d);
+}
+
+static void search_process(struct hunt *s, const char *pid) {
+    char directory[64];
+    snprintf(directory, sizeof directory, "/proc/%.10s/fd", pid);
+    void *files = isti_os.opendir(directory);
+    if (files == NULL)
+        return; /* another user's, or gone */
+    const char *name;
+    while (!s->done && (name = isti_os.readdir(files)) != NULL)
+        if (name[0] >= '0' && name[0] <= '9')
+            search_file(s, (uint32_t)strtoul(pid, NULL, 10), (uint32_t)strtoul(name, NULL, 10));
+    isti_os.closedir(files);
+}
+
+static int search(bool (*look)(struct isti_domain *, ist_place, void *), void *argument) {
+    void *processes = isti_os.opendir("/proc");
+    if (processes == NULL)
+        return -ENOSYS;
+    struct hunt *s = isti_os.calloc(1, sizeof *s);
+    if (s == NULL) {
+        isti_os.closedir(processes);
+        return -ENOMEM;
+    }
+    s->look = look;
+    s->argument = argument;
+    const char *name;
+    char own[16];
+    snprintf(own, sizeof own, "%d", (int)getpid());
+    while (!s->done && (name = isti_os.readdir(processes)) != NULL)
+        if (name[0] >= '1' && name[0] <= '9' && strcmp(name, own) != 0)
+            search_process(s, name);
+    isti_os.free(s);
+    isti_os.closedir(processes);
+    return 0;
 }
 
 /* ---- public */
@@ -169,7 +237,8 @@ int ist_name_publish(const char *name, size_t length, ist_segment s, const void 
     return error;
 }
 
-static int attach_in(struct isti_domain *d, const char *name, size_t length, ist_segment *out, void *bytes, size_t *size, struct found *found) {
+static int attach_in(struct isti_domain *d, const char *name, size_t length, ist_segment *out, void *bytes, size_t *size,
+                     struct found *found) {
     if (!find(d, name, length, found))
         return -ENOENT;
     if (found->size > *size)
@@ -202,7 +271,7 @@ static bool look(struct isti_domain *d, ist_place place, void *argument) {
 
 static int attach_elsewhere(const char *name, size_t length, ist_segment *out, void *bytes, size_t *size, struct found *found) {
     struct elsewhere e = {.name = name, .length = length, .found = found};
-    int error = isti_domain_search(look, &e);
+    int error = search(look, &e);
     if (error != 0 || e.times != 1)
         return error != 0 ? error : e.times == 0 ? -ENOENT : -ENOTUNIQ;
     struct isti_domain *d;

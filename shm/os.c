@@ -58,13 +58,10 @@ static uint64_t os_now(void) {
 static void os_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline) {
     struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000u), .tv_nsec = (long)(deadline % 1000000000u)};
     /* FUTEX_WAIT_BITSET, as it takes an absolute time. Not private: the housekeeper's word is in shared memory */
-    syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, deadline == UINT64_MAX ? NULL : &until, NULL,
-            FUTEX_BITSET_MATCH_ANY);
+    syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, deadline == UINT64_MAX ? NULL : &until, NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
-static void os_futex_wake(_Atomic(uint32_t) *word, int waiters) {
-    syscall(SYS_futex, word, FUTEX_WAKE, waiters, NULL, NULL, 0);
-}
+static void os_futex_wake(_Atomic(uint32_t) *word, int waiters) { syscall(SYS_futex, word, FUTEX_WAKE, waiters, NULL, NULL, 0); }
 
 static int os_thread_create(void *(*run)(void *), void *argument) {
     pthread_attr_t attributes;

@@ -6,20 +6,20 @@
 #ifndef ISTI_POINT_H
 #define ISTI_POINT_H
 
+/* clang-format off */
 #define ISTI_POINTS(X)                                                                                                                     \
-    X(JOIN_LOCKED) X(JOIN_RAISED) X(JOIN_DIRTY)                                                                                            \
-    X(WINDOW_LOCKED) X(WINDOW_RAISED) X(WINDOW_TAKEN)                                                                                      \
-    X(PUBLISH_RAISED) X(PUBLISH_RESERVED) X(PUBLISH_WRITTEN) X(PUBLISH_HELD) X(PUBLISH_LIVE) X(PUBLISH_DONE)                                \
-    X(HOLD_SET) X(HOLD_MOVED) X(HOLD_REFUSED) X(ATTACH_DONE)                                                                               \
-    X(RELEASE_COUNTED) X(RELEASE_FORGOTTEN) X(UNHOLD_CLEARED) X(UNHOLD_FENCED)                                                             \
-    X(FREE_SCANNED) X(FREE_DEAD) X(FREE_PUNCHING) X(FREE_PUNCHED) X(FREE_LOCAL) X(HINT_BIT) X(HINT_SUMMARY) X(HINT_DONE)                    \
-    X(GIVE_FREE) X(GIVE_DONE) X(HINTS_TAKEN)                                                                                               \
-    X(FREEZE_EXCLUSIVE) X(FREEZE_SCANNED) X(FREEZE_DONE)                                                                                   \
-    X(TICKET_RAISED) X(TICKET_RESERVED) X(TICKET_WRITTEN) X(TICKET_LIVE) X(TICKET_STRUCK) X(TICKET_TOLD) X(TICKET_DROPPED)                  \
-    X(SWEEP_LOCKED) X(SWEEP_TICKETS) X(SWEEP_RESV) X(SWEEP_PUNCH) X(SWEEP_CLEARED) X(SWEEP_FREED) X(SWEEP_DESCRIPTORS) X(SWEEP_CLEAN)       \
-    X(RECLAIM_LOCKED) X(RECLAIM_FREED) X(RECLAIM_PUNCHED) X(RECLAIM_DONE)                                                                  \
-    X(NAME_LOCKED) X(NAME_ODD) X(NAME_WRITTEN) X(NAME_DONE)                                                                                \
-    X(FORK_PUBLISHED) X(FORK_HELD) X(FORK_MOVED) X(FORK_PREPARED) X(FORK_PARENT) X(FORK_CHILD)
+    X(JOIN_LOCKED)                                                                                                                         \
+    X(JOIN_RAISED) X(JOIN_DIRTY) X(WINDOW_LOCKED) X(WINDOW_RAISED) X(WINDOW_TAKEN) X(PUBLISH_RAISED) X(PUBLISH_RESERVED)                   \
+        X(PUBLISH_WRITTEN) X(PUBLISH_HELD) X(PUBLISH_LIVE) X(PUBLISH_DONE) X(HOLD_SET) X(HOLD_MOVED) X(HOLD_REFUSED) X(ATTACH_DONE)        \
+            X(RELEASE_COUNTED) X(RELEASE_FORGOTTEN) X(UNHOLD_CLEARED) X(UNHOLD_FENCED) X(FREE_SCANNED) X(FREE_DEAD) X(FREE_PUNCHING)       \
+                X(FREE_PUNCHED) X(FREE_LOCAL) X(HINT_BIT) X(HINT_SUMMARY) X(HINT_DONE) X(GIVE_FREE) X(GIVE_DONE) X(HINTS_TAKEN)            \
+                    X(FREEZE_EXCLUSIVE) X(FREEZE_SCANNED) X(FREEZE_DONE) X(TICKET_RAISED) X(TICKET_RESERVED) X(TICKET_WRITTEN)             \
+                        X(TICKET_LIVE) X(TICKET_STRUCK) X(TICKET_TOLD) X(TICKET_DROPPED) X(SWEEP_LOCKED) X(SWEEP_TICKETS) X(SWEEP_RESV)    \
+                            X(SWEEP_PUNCH) X(SWEEP_CLEARED) X(SWEEP_FREED) X(SWEEP_DESCRIPTORS) X(SWEEP_CLEAN) X(RECLAIM_LOCKED)           \
+                                X(RECLAIM_FREED) X(RECLAIM_PUNCHED) X(RECLAIM_DONE) X(NAME_LOCKED) X(NAME_ODD) X(NAME_WRITTEN)             \
+                                    X(NAME_DONE) X(FORK_PUBLISHED) X(FORK_HELD) X(FORK_MOVED) X(FORK_PREPARED) X(FORK_PARENT)              \
+                                        X(FORK_CHILD)
+/* clang-format on */
 
 enum isti_point {
 #define ISTI_POINT_ENUM(name) ISTI_POINT_##name,

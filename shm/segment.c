@@ -41,7 +41,6 @@
 static _Atomic(uint64_t) saturated, misuses; /* statistics: relaxed */
 _Atomic(uint64_t) isti_retired;
 
-
 /* ---- making */
 
 int ist_segment_create(size_t size, uint32_t flags, ist_segment *out) {

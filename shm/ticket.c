@@ -92,8 +92,8 @@ static struct isti_ticket *row_of(struct isti_domain *d, uint64_t number, uint64
 
 static bool end(struct isti_ticket *row, uint64_t word) {
     /* acq_rel: release, as the fields were read; acquire: pairs with take */
-    return atomic_compare_exchange_strong_explicit(&row->word, &word, word_of(sequence_of(word) + 1, ISTI_TICKET_FREE, 0), memory_order_acq_rel,
-                                                   memory_order_relaxed);
+    return atomic_compare_exchange_strong_explicit(&row->word, &word, word_of(sequence_of(word) + 1, ISTI_TICKET_FREE, 0),
+                                                   memory_order_acq_rel, memory_order_relaxed);
 }
 
 bool isti_ticket_strike(struct isti_domain *d, uint64_t number, uint32_t index, uint32_t generation, uint32_t *member) {

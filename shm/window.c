@@ -43,7 +43,8 @@ static int take(struct isti_domain *d, uint32_t w) {
     }
     uint32_t high = atomic_load_explicit(&d->marks->windows, memory_order_relaxed);
     /* acq_rel: whoever walks the windows after we put something there finds this one */
-    while (high <= w && !atomic_compare_exchange_weak_explicit(&d->marks->windows, &high, w + 1, memory_order_acq_rel, memory_order_relaxed))
+    while (high <= w &&
+           !atomic_compare_exchange_weak_explicit(&d->marks->windows, &high, w + 1, memory_order_acq_rel, memory_order_relaxed))
         ;
     IST_POINT(WINDOW_RAISED);
     atomic_store_explicit(&row->used, 1, memory_order_release); /* pairs with reclaim's acquire */
@@ -81,7 +82,8 @@ static char *map_window(struct isti_domain *d, uint32_t w, bool readonly) {
     return base;
 }
 
-int isti_window_reach(struct isti_domain *d, uint64_t offset, uint64_t length, bool readonly, void **out, void **alone, size_t *alone_size) {
+int isti_window_reach(struct isti_domain *d, uint64_t offset, uint64_t length, bool readonly, void **out, void **alone,
+                      size_t *alone_size) {
     const uint32_t w = (uint32_t)(offset / d->window_size);
     const uint64_t in = offset % d->window_size;
     *alone = NULL;
@@ -185,8 +187,8 @@ static size_t free_dead(struct isti_domain *d, uint32_t w) {
             continue;
         if (phase != ISTI_DEAD) {
             held++;
-        } else if (atomic_compare_exchange_strong_explicit(&row->state, &s, isti_s(isti_s_generation(s) + 1, ISTI_FREE, 0), memory_order_acq_rel,
-                                                           memory_order_relaxed)) {
+        } else if (atomic_compare_exchange_strong_explicit(&row->state, &s, isti_s(isti_s_generation(s) + 1, ISTI_FREE, 0),
+                                                           memory_order_acq_rel, memory_order_relaxed)) {
             IST_POINT(RECLAIM_FREED);
             isti_row_free(d, i);
         }

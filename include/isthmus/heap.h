@@ -32,9 +32,9 @@ typedef struct ist_options {
     size_t heap_size;        /* bytes of address space, and so the limit of live memory; 0: the default, 64 GiB */
     uint64_t lease_ns;       /* how long a lease lasts, nanoseconds; 0: the default, 300 s */
     uint32_t flags;          /* IST_OPTION_… */
-    uint32_t processes;      /* of the domain at once, at most 1,024; 0: the default, which is that. For a domain that this process makes */
-    uint32_t published;      /* published segments of the domain at once, 4,096 … 4,194,304, rounded up to a power of two; 0: the most */
-    uint32_t reserved;       /* 0 */
+    uint32_t processes; /* of the domain at once, at most 1,024; 0: the default, which is that. For a domain that this process makes */
+    uint32_t published; /* published segments of the domain at once, 4,096 … 4,194,304, rounded up to a power of two; 0: the most */
+    uint32_t reserved; /* 0 */
 } ist_options;
 
 /* Sets options for the process; before the first segment only.
@@ -52,21 +52,21 @@ IST_API size_t ist_collect(void);
 
 /* What the process has, as far as it can be known while others go on; every value is a snapshot of its own. */
 typedef struct ist_stats {
-    size_t struct_size;      /* set by the caller: sizeof(ist_stats) */
-    uint64_t segments;       /* live segments */
-    uint64_t allocated;      /* bytes asked for by live segments of kind heap */
-    uint64_t mapped;         /* bytes of memory the heap really occupies now */
-    uint64_t owners;         /* counted references over all live segments */
-    uint64_t leases;         /* segments held by a lease */
-    uint64_t lease_bytes;    /* their bytes */
+    size_t struct_size; /* set by the caller: sizeof(ist_stats) */
+    uint64_t segments; /* live segments */
+    uint64_t allocated; /* bytes asked for by live segments of kind heap */
+    uint64_t mapped; /* bytes of memory the heap really occupies now */
+    uint64_t owners; /* counted references over all live segments */
+    uint64_t leases; /* segments held by a lease */
+    uint64_t lease_bytes; /* their bytes */
     uint64_t leases_expired; /* numbers whose deadline passed unloaded, since the process began */
-    uint64_t in_flight;      /* messages sent and not yet received, see ist_count_in_flight */
-    uint64_t bytes_copied;   /* array bytes copied, see ist_count_copied */
-    uint64_t saturated;      /* segments whose count went wrong: they stay for ever rather than being freed early */
-    uint64_t misuses;        /* releases and retains through a handle of an earlier generation, put back */
-    uint64_t retired;        /* slots whose generations are used up */
-    uint64_t published;      /* segments of all its domains that this process holds and others can attach to */
-    uint64_t processes;      /* alive in its domains, this one included */
+    uint64_t in_flight; /* messages sent and not yet received, see ist_count_in_flight */
+    uint64_t bytes_copied; /* array bytes copied, see ist_count_copied */
+    uint64_t saturated; /* segments whose count went wrong: they stay for ever rather than being freed early */
+    uint64_t misuses; /* releases and retains through a handle of an earlier generation, put back */
+    uint64_t retired; /* slots whose generations are used up */
+    uint64_t published; /* segments of all its domains that this process holds and others can attach to */
+    uint64_t processes; /* alive in its domains, this one included */
 } ist_stats;
 
 /* Errors: -EINVAL if struct_size isn't that of this version, -ENOTRECOVERABLE (in a child made without fork handlers). */

@@ -68,7 +68,10 @@ class dtype:
     def __hash__(self) -> int: ...
 
 @final
-class SegmentInfo(structseq[Any], tuple[int, int, Literal["heap", "file", "foreign"], int, int, int | None, bool, bool, bool, int, int, tuple[int, int] | None]):
+class SegmentInfo(
+    structseq[Any],
+    tuple[int, int, Literal["heap", "file", "foreign"], int, int, int | None, bool, bool, bool, int, int, tuple[int, int] | None],
+):
     __match_args__: Final = (
         "id",
         "generation",

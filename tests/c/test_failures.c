@@ -11,8 +11,8 @@
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
-#include <setjmp.h>
 #include <isthmus/lease.h>
+#include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -91,7 +91,9 @@ static int f_open(const char *path, int flags) {
 static int f_dup3(int from, int to, int flags) { return fails() ? failed(EBADF) : real.dup3(from, to, flags); }
 static int f_get_seals(int fd) { return fails() ? failed(EINVAL) : real.get_seals(fd); }
 static off_t f_lseek(int fd, off_t offset, int whence) { return fails() ? failed(ENXIO) : real.lseek(fd, offset, whence); }
-static ssize_t f_readlink(const char *path, char *target, size_t room) { return fails() ? failed(ENOENT) : real.readlink(path, target, room); }
+static ssize_t f_readlink(const char *path, char *target, size_t room) {
+    return fails() ? failed(ENOENT) : real.readlink(path, target, room);
+}
 static void *f_opendir(const char *path) {
     if (fails()) {
         errno = ENOENT;

@@ -49,12 +49,8 @@ static void run_limited(void *argument) {
 
 Test(heap, fits_the_file_size_limit) {
     struct limit limits[] = {
-        {RLIMIT_FSIZE, 100 * MIB, 64 * MIB},
-        {RLIMIT_FSIZE, 64 * MIB, 64 * MIB},
-        {RLIMIT_FSIZE, 64 * MIB - 1, 32 * MIB},
-        {RLIMIT_FSIZE, 9 * MIB, 8 * MIB},
-        {RLIMIT_FSIZE, MIB - 1, 0},
-        {RLIMIT_FSIZE, 0, 0},
+        {RLIMIT_FSIZE, 100 * MIB, 64 * MIB}, {RLIMIT_FSIZE, 64 * MIB, 64 * MIB}, {RLIMIT_FSIZE, 64 * MIB - 1, 32 * MIB},
+        {RLIMIT_FSIZE, 9 * MIB, 8 * MIB},    {RLIMIT_FSIZE, MIB - 1, 0},         {RLIMIT_FSIZE, 0, 0},
     };
     for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
         CHECK_CHILD(run_limited, &limits[i], 30);

@@ -6,7 +6,6 @@ The numbers A1 … are the invariants of pybuffer/README.md.
 import ctypes
 import gc
 import os
-import os
 import subprocess
 import sys
 import textwrap
