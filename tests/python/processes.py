@@ -27,19 +27,19 @@ import tempfile
 import textwrap
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 DEADLINE = 60.0  # seconds; what needs them hangs
 MARK = "ISTHMUS_TEST_GROUP"  # in the environment of every process of a group
 
 
-def poll(condition: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:
+def poll(condition: Callable[[], Any], what: str | Callable[[], str], deadline: float = DEADLINE) -> Any:
     """The condition's value as soon as it is true. For what the kernel or a housekeeper does by itself."""
     end = time.monotonic() + deadline
     while not (value := condition()):
         if time.monotonic() > end:
-            raise AssertionError(f"not within {deadline} s: {what}")
+            raise AssertionError(f"not within {deadline} s: {what() if callable(what) else what}")
         time.sleep(0.005)  # rule exception: between two looks
     return value
 
@@ -73,11 +73,17 @@ def _connect(path: str) -> socket.socket:
     return link
 
 
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(x) for x in value] if isinstance(value, list) else tuple(_plain(x) for x in value)
+    return value
+
+
 def _answer(kind: str, source: str, values: dict[str, Any], space: dict[str, Any]) -> object:
     try:
         space.update(values)
         if kind == "eval":
-            return ("ok", eval(source, space))
+            return ("ok", _plain(eval(source, space)))
         exec(compile(source, "<test>", "exec"), space)
         return ("ok", None)
     except BaseException as error:
@@ -148,6 +154,12 @@ def heap_pages(pid: int | str = "self") -> int:
 # ---- in the test ---------------------------------------------------------------------------------------------------
 
 
+def state_of(pid: int) -> str:
+    """R, S, T, Z and so on."""
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0]
+
+
 class Raised(Exception):
     """What was run in the process raised that: Raised.kind is the class's name, the text is str() of it."""
 
@@ -214,14 +226,10 @@ class Peer:
 
     def stop(self) -> None:
         self.signal(signal.SIGSTOP)
-        poll(lambda: self.state() == "T", f"{self} stops")
+        poll(lambda: state_of(self.pid) == "T", f"{self} stops")
 
     def go_on(self) -> None:
         self.signal(signal.SIGCONT)
-
-    def state(self) -> str:
-        with open(f"/proc/{self.pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0]
 
     def ended(self) -> bool:
         return bool(select.select([self._pidfd], [], [], 0)[0])
@@ -372,15 +380,12 @@ class Group:
         self.close(check=kind is None)
 
 
-def empty(peer: Peer) -> None:
-    """Nothing is left in the process, nor published by anybody in its domain: at once, or after the housekeeper's next look."""
-    peer.run("import gc; gc.collect()")
-    poll(lambda: peer("ist.segments() == [] and ist.stats()['published'] == 0"), f"{peer} is empty: {peer('ist.segments(), ist.stats()')}", 15)
-
-
-def group_of(count: int) -> Iterator[list[Peer]]:
-    with Group() as group:
-        yield group.start(count)
+def empty(*peers: Peer) -> None:
+    """Nothing is left in these processes, nor published by anybody in their domains: at once, or after a housekeeper's next look."""
+    for peer in peers:
+        peer.run("import gc; gc.collect()")
+    for peer in peers:
+        poll(lambda: peer("ist.segments() == [] and ist.stats()['published'] == 0"), lambda: f"empty: {peer('ist.segments(), ist.stats()')}", 15)
 
 
 if __name__ == "__main__":
