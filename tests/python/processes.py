@@ -141,16 +141,6 @@ def descriptors() -> dict[int, str]:
     return found
 
 
-def heap_pages(pid: int | str = "self") -> int:
-    """Bytes of the domain's data memfd that the kernel has really given, whoever's they are; found by way of any of its processes."""
-    folder = f"/proc/{pid}/fd"
-    for name in os.listdir(folder):
-        with contextlib.suppress(OSError):
-            if os.readlink(f"{folder}/{name}").startswith("/memfd:isthmus-data"):
-                return os.stat(f"{folder}/{name}").st_blocks * 512
-    raise LookupError(f"process {pid} has no heap open")
-
-
 # ---- in the test ---------------------------------------------------------------------------------------------------
 
 
@@ -378,6 +368,27 @@ class Group:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(check=kind is None)
+
+
+def heap_pages(pid: int) -> int:
+    """Bytes that the kernel has really given to the domains that the process is in, whoever allocated them."""
+    total = 0
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            if os.readlink(f"/proc/{pid}/fd/{name}").startswith("/memfd:isthmus-data"):
+                total += os.stat(f"/proc/{pid}/fd/{name}").st_blocks * 512
+    return total
+
+
+def mounts(setup: str, after: str = "") -> tuple[str, ...]:
+    """The beginning of a command that runs with mounts of its own, made by a piece of shell; another piece may come after it. Skips."""
+    import pytest  # here: the processes load this module, too
+
+    how = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
+    for command in (how, [*how, "sh", "-c", "mount -t tmpfs none /dev/shm"]):
+        if shutil.which("unshare") is None or subprocess.run([*command, "true"], stdin=subprocess.DEVNULL, capture_output=True).returncode != 0:
+            pytest.skip(f"not permitted here: {' '.join(command)}")
+    return *how, "sh", "-c", f"{{ {setup}; }} || exit 99; " + (f'"$@"; {after}' if after else 'exec "$@"'), "sh"
 
 
 def empty(*peers: Peer) -> None:
