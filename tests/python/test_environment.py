@@ -65,7 +65,7 @@ def test_little_address_space(kib: int, group: Group) -> None:
     child = one.fork()
     assert child("a[6], [s[i].sum() for i in (0, 1, 199)]") == (7, [0, 100, 19900])
     own = outcome(child, "g = ist.full(1000, 9); assert g.sum() == 9000")
-    assert own == "ok" or (kib == 60 << 10 and "RLIMIT_AS" in own), own
+    assert own == "ok" or (kib < 1 << 20 and "RLIMIT_AS" in own), own  # it has its parent's heap mapped, too
     two.run("b.release(); c.release()")
     empty(two)
     child.end()
