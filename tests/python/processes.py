@@ -181,6 +181,10 @@ class Peer:
             raise Raised(*answer[1:])
         return answer[1]
 
+    def answered(self) -> bool:
+        """Whether what begin() began has come to an end, well or not."""
+        return bool(select.select([self._link], [], [], 0)[0])
+
     def begin(self, source: str, **values: Any) -> None:
         """run() without waiting."""
         self._ask("exec", source, values)

@@ -41,6 +41,9 @@ class Storm:
     def any(self) -> Any:
         return self.dice.choice(self.held)
 
+    def name(self) -> str:
+        return f"{self.path} {self.dice.randrange(8)}"
+
     # each is one random operation; those that need an array come only when there is one
 
     def create(self) -> None:
@@ -67,7 +70,7 @@ class Storm:
         a = self.any()
         kind = self.dice.choice(("token", "pickle", "pickles", "name"))
         if kind == "name":
-            name = f"{os.path.basename(self.path)} {self.dice.randrange(8)}"
+            name = self.name()
             try:
                 a.publish(name)
             except FileExistsError:
@@ -86,9 +89,13 @@ class Storm:
     def receive(self) -> None:
         if self.dice.random() < 0.2:
             try:
-                a = ist.attach(f"{os.path.basename(self.path)} {self.dice.randrange(8)}")
+                a = ist.attach(self.name())
             except GONE:
                 self.gone += 1
+                return
+            except ist.Error as error:
+                if "several programs" not in str(error):
+                    raise
                 return
             check(a)
             self.held.append(a)
