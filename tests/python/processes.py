@@ -280,7 +280,9 @@ class Group:
         paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
         return os.environ | {"ISTHMUS_DOMAIN": "", MARK: self._mark, "PYTHONPATH": os.pathsep.join(paths)} | more
 
-    def launch(self, *arguments: str, prefix: tuple[str, ...] = (), env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
+    def launch(
+        self, *arguments: str, prefix: tuple[str, ...] = (), env: dict[str, str] | None = None, **options: Any
+    ) -> subprocess.Popen[str]:
         """Any Python; what it says on stderr is kept."""
         with open(f"{self.folder}/stderr", "a") as stderr:
             return subprocess.Popen(
@@ -390,7 +392,10 @@ def mounts(setup: str, after: str = "") -> tuple[str, ...]:
 
     how = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
     for command in (how, [*how, "sh", "-c", "mount -t tmpfs none /dev/shm"]):
-        if shutil.which("unshare") is None or subprocess.run([*command, "true"], stdin=subprocess.DEVNULL, capture_output=True).returncode != 0:
+        if (
+            shutil.which("unshare") is None
+            or subprocess.run([*command, "true"], stdin=subprocess.DEVNULL, capture_output=True).returncode != 0
+        ):
             pytest.skip(f"not permitted here: {' '.join(command)}")
     return *how, "sh", "-c", f"{{ {setup}; }} || exit 99; " + (f'"$@"; {after}' if after else 'exec "$@"'), "sh"
 
@@ -400,7 +405,15 @@ def empty(*peers: Peer) -> None:
     for peer in peers:
         peer.run("import gc; gc.collect()")
     for peer in peers:
-        poll(lambda: peer("ist.segments() == [] and ist.stats()['published'] == 0"), lambda: f"empty: {peer('ist.segments(), ist.stats()')}", 15)
+        _wait_until_empty(peer)
+
+
+def _wait_until_empty(peer: Peer) -> None:
+    poll(
+        lambda: peer("ist.segments() == [] and ist.stats()['published'] == 0"),
+        lambda: f"empty: {peer('ist.segments(), ist.stats()')}",
+        15,
+    )
 
 
 if __name__ == "__main__":

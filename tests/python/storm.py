@@ -2,8 +2,8 @@
 
     process(path, tag, seed)   runs until it is killed, or the file `path`.stop exists: then it lets go of everything and reports
 
-Every array is filled with a tag that follows from its maker and number and is written in its first element, so that whoever gets it, and by
-whatever way, can tell whether it is still the same. Arrays travel by tokens and pickles through spools (files in a folder, one message each,
+Every array is filled with one number that follows from its maker, so that whoever gets it, by whatever way, can tell whether it is still
+the same. Arrays travel by tokens and pickles through spools (files in a folder, one message each,
 taken by rename: any number of readers and writers, and a killed one does no harm), by names, by fork, and into interpreters.
 """
 

@@ -21,7 +21,8 @@ PARTS = """
 """
 
 CHECK_PARTS = """
-    assert view.tolist() == [4, 5, 6] and turned.tolist() == [[1, 4], [2, 5], [3, 6]] and readonly.tolist() == a.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert view.tolist() == [4, 5, 6] and turned.tolist() == [[1, 4], [2, 5], [3, 6]]
+    assert readonly.tolist() == a.tolist() == [[1, 2, 3], [4, 5, 6]]
     assert frozen.frozen and frozen.readonly and readonly.readonly and not a.readonly
     assert export.tolist() == a.tolist() and exported_only.tolist() == [8, 9]
     assert published.tolist() == [0, 0, 0] == ist.attach(token).tolist()
@@ -57,7 +58,11 @@ def test_the_child_keeps_all_and_either_may_go_first(first: str, group: Group) -
         peer.raises("ValueError", "frozen[0] = 1")
         peer.raises("ValueError", "readonly[0] = 1")
     goes, stays = (parent, child) if first.startswith("parent") else (child, parent)
-    release = "export.release(); exported_only.release(); del a, view, turned, readonly, frozen, export, exported_only, published, addressed, nothing, big, many"
+    release = """
+        export.release()
+        exported_only.release()
+        del a, view, turned, readonly, frozen, export, exported_only, published, addressed, nothing, big, many
+    """
     if first.endswith("releases"):
         goes.run(release)
         empty(goes)
@@ -277,7 +282,12 @@ def test_a_child_of_a_thread_has_children_too(group: Group) -> None:
 
 # ---- other ways to make a process --------------------------------------------------------------------------------------
 
-PROGRAM = "import isthmus, sys; a = isthmus.attach(bytes.fromhex(sys.argv[1])); a[int(sys.argv[2])] = 1; print(a.segment.processes, isthmus.stats()['processes'])"
+PROGRAM = """if 1:
+    import isthmus, sys
+    a = isthmus.attach(bytes.fromhex(sys.argv[1]))
+    a[int(sys.argv[2])] = 1
+    print(a.segment.processes, isthmus.stats()["processes"])
+"""
 
 
 @pytest.mark.matrix
@@ -285,14 +295,15 @@ def test_subprocess_exec_and_posix_spawn(group: Group) -> None:
     """A program that is started with the token joins the domain; exec in place of a process that held arrays lets them go."""
     parent = group.one()
     parent.run("import subprocess; a = ist.zeros(8, 'i1'); only_childs = ist.zeros(3); token = a.token().hex()")
-    run = "subprocess.run([sys.executable, '-c', program, token, str(i)], capture_output=True, text=True, check=True, **options).stdout.split()"
+    run = "subprocess.check_output([sys.executable, '-c', program, token, str(i)], **options).decode().split()"
     for i, options in enumerate(({}, {"close_fds": False}, {"start_new_session": True})):
         assert parent(run, program=PROGRAM, i=i, options=options) == ["2", "2"], options
     assert parent("subprocess.run([sys.executable, '-c', program, token, '3'], preexec_fn=int, stdout=subprocess.DEVNULL).returncode") == 0
     for i, call in ((4, "posix_spawn"), (5, "posix_spawnp")):
         assert (
             parent(
-                "os.waitstatus_to_exitcode(os.waitpid(getattr(os, call)(sys.executable, [sys.executable, '-c', program, token, str(i)], os.environ,"
+                "os.waitstatus_to_exitcode(os.waitpid("
+                "getattr(os, call)(sys.executable, [sys.executable, '-c', program, token, str(i)], os.environ,"
                 " file_actions=[(os.POSIX_SPAWN_OPEN, 1, '/dev/null', os.O_WRONLY, 0)]), 0)[1])",
                 call=call,
                 i=i,
@@ -301,7 +312,9 @@ def test_subprocess_exec_and_posix_spawn(group: Group) -> None:
         )
     child = parent.fork()
     parent.run("only_childs.release()")
-    child.begin("fd = os.open('/dev/null', os.O_WRONLY); os.dup2(fd, 1); os.execv(sys.executable, [sys.executable, '-c', program, token, '6'])")
+    child.begin(
+        "fd = os.open('/dev/null', os.O_WRONLY); os.dup2(fd, 1); os.execv(sys.executable, [sys.executable, '-c', program, token, '6'])"
+    )
     child.wait()
     assert parent("os.waitpid(-1, 0)[1]") == 0
     assert parent("a.tolist()") == [1] * 7 + [0]
@@ -343,7 +356,7 @@ def test_multiprocessing_without_pickling(group: Group) -> None:
 
 @pytest.mark.matrix
 def test_interpreters_and_fork(group: Group) -> None:
-    """With live subinterpreters CPython can't fork (gh-101437 and what became of it); once they are closed it can, and their arrays stay."""
+    """With live subinterpreters CPython can't fork (gh-101437); once they are closed it can, and their arrays stay."""
     parent = group.one()
     parent.run("import carriers; i = carriers.Interpreter(); a = ist.zeros(4)")
     parent.run("i.run(f'import isthmus as ist; b = ist.attach({token!r}); b[1] = 1')", token=parent("a.token()"))
@@ -360,7 +373,9 @@ def test_interpreters_and_fork(group: Group) -> None:
 def test_many_forks_leave_nothing(group: Group) -> None:
     """300 children of a process with arrays, each exits at once or is killed; places, windows and descriptors are used again."""
     parent = group.one()
-    parent.run("from processes import descriptors; a = [ist.full(n, 5, 'u1') for n in (3, 5000, 1 << 20)]; before = sorted(descriptors().items())")
+    parent.run(
+        "from processes import descriptors; a = [ist.full(n, 5, 'u1') for n in (3, 5000, 1 << 20)]; before = sorted(descriptors().items())"
+    )
     parent.run(
         """
         import signal

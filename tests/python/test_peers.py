@@ -23,7 +23,7 @@ def group() -> Iterator[Group]:
 
 @pytest.mark.matrix
 def test_a_process_that_only_attached_ends(group: Group) -> None:
-    """cpython#82300, #84140, #116849: the resource tracker of a process that merely opened a block unlinks it at its exit: for the maker too."""
+    """cpython#82300, #84140, #116849: the resource tracker of a process that merely opened a block unlinks it at its exit, for all."""
     maker = group.one()
     name = f"psm {maker.pid}"
     maker.run("shm = ist.array([1, 2, 3, 4], 'u1'); shm.publish(name)", name=name)
@@ -41,6 +41,7 @@ def test_a_process_that_only_attached_ends(group: Group) -> None:
 
 
 # ---- arrays that outlive their segment's handle ------------------------------------------------------------------------
+
 
 def numpy() -> Any:
     return pytest.importorskip("numpy", reason="numpy isn't installed")
@@ -172,7 +173,7 @@ LOADER = """
 
 @pytest.mark.matrix
 def test_a_data_loader_that_keeps_its_samples(group: Group) -> None:
-    """pytorch#973, #11201, #41465: one descriptor per tensor: "too many open files", "received 0 items of ancdata". Here 5,000 under a limit of 40."""
+    """pytorch#973, #11201, #41465: one descriptor per tensor: "received 0 items of ancdata". Here 5,000 under a limit of 40."""
     samples, descriptors, _ = group.script(LOADER, "2", "5000", "100", "40").split(maxsplit=2)
     assert samples == "5000" and int(descriptors) < 20
 
@@ -189,7 +190,7 @@ def test_a_data_loader_in_a_container(group: Group) -> None:
 
 @pytest.mark.matrix
 def test_a_killed_publisher_starts_again(group: Group) -> None:
-    """iceoryx2#601, #1584: after kill -9 of a publisher its service's files remain, and the restarted one, or one with another type, fails."""
+    """iceoryx2#601, #1584: after kill -9 of a publisher files remain; the restarted one, or one with another type, fails."""
     subscriber = group.one()
     name = f"My/Funk/ServiceName {subscriber.pid}"
     for i, (dtype, how) in enumerate([("i4", "a child"), ("f8", "a stranger"), ("i4", "a stranger"), ("u1", "a child")]):
@@ -209,7 +210,14 @@ def test_a_crowd_is_killed_at_once(group: Group) -> None:
     crowd = group.start(4)
     for i, peer in enumerate(crowd):
         peer.begin(
-            "n = 0\nwhile True: n += 1; a = ist.full(1 + n * 977 % 100000, i, 'u1'); a.publish(f'crowd {os.getpid()} {n % 50}') if n % 3 else a.token()", i=i
+            """
+            n = 0
+            while True:
+                n += 1
+                a = ist.full(1 + n * 977 % 100000, i, "u1")
+                a.publish(f"crowd {os.getpid()} {n % 50}") if n % 3 else a.token()
+            """,
+            i=i,
         )
     poll(lambda: all(heap_pages(p.pid) > 0 for p in crowd), "all are at work")
     for peer in crowd:
@@ -232,7 +240,9 @@ def test_newcomers_sweep_while_others_live(group: Group) -> None:
     tokens, holders = old("tokens"), [old]
     for _ in range(12):
         new = group.one(domain=dice.choice([h for h in holders if h is not None]))
-        new.run("ist.sweep(); kept = [ist.attach(t) for t in tokens]; mine = ist.full(3000, 6, 'u1'); mine.token(); ist.sweep()", tokens=tokens)
+        new.run(
+            "ist.sweep(); kept = [ist.attach(t) for t in tokens]; mine = ist.full(3000, 6, 'u1'); mine.token(); ist.sweep()", tokens=tokens
+        )
         if len(holders) > 2:
             dice.choice(holders).stop()
             new.run("ist.sweep()")
@@ -247,7 +257,6 @@ def test_newcomers_sweep_while_others_live(group: Group) -> None:
     assert old("ist.sweep() and kept[0].segment.processes") == len(holders)
 
 
-@pytest.mark.matrix
 def test_dies_between_making_and_handing_over(group: Group) -> None:
     """v6d#2072, ray#64627: a client makes a block of 400 MiB and dies before it seals it: lost for ever. Ten of them filled the daemon."""
     keeper = group.one()

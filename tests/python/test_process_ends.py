@@ -1,4 +1,4 @@
-"""Ends of processes: in every order, by every way, stopped instead of ended; what comes back, what stays as it was, and what never remains."""
+"""Ends of processes: in every order, by every way, stopped instead of ended; what comes back, what stays, what never remains."""
 
 import itertools
 import os
@@ -21,11 +21,15 @@ def group() -> Iterator[Group]:
 
 # ---- orders ------------------------------------------------------------------------------------------------------------
 
+
+def gives_back(peer: Peer) -> None:
+    poll(lambda: heap_pages(peer.pid) < MIB, lambda: f"{heap_pages(peer.pid)} bytes come back", BY_ITSELF)
+
+
 SIZES = [1, 100, 5000, 300_000, 2_000_000]  # bytes: slabs, large, with pages of their own
 
 
-@pytest.mark.matrix
-@pytest.mark.parametrize("how", ["return", "_exit", "kill"])
+@pytest.mark.parametrize("how", ["return", "_exit", pytest.param("kill", marks=pytest.mark.matrix)])
 def test_ends_in_every_order(how: str, group: Group) -> None:
     """Each of three processes made arrays that all hold. They end in all six orders; the others read, write and allocate as before."""
     for order in itertools.permutations(range(3)):
@@ -48,14 +52,14 @@ def test_ends_in_every_order(how: str, group: Group) -> None:
                     """,
                     me=j,
                     sizes=SIZES,
-                    sweeps=how != "return"  # else nobody noticed yet,
+                    sweeps=how != "return",  # else nobody noticed yet,
                 )
         last = peers[order[2]]
         assert last("[a.segment.processes for part in everybodys for a in part]") == [1] * 15, (order, how)
         last.run("del everybodys, more")
         empty(last)
         if order == (0, 1, 2):
-            poll(lambda: heap_pages(last.pid) < MIB, lambda: f"{heap_pages(last.pid)} bytes are given back", BY_ITSELF)
+            gives_back(last)
         last.end(how)
 
 
@@ -113,7 +117,7 @@ def test_what_a_killed_guest_held_comes_back(group: Group) -> None:
     empty(one)
     two.kill()
     three.kill()
-    poll(lambda: heap_pages(one.pid) < MIB, lambda: f"{heap_pages(one.pid)} bytes come back", BY_ITSELF)
+    gives_back(one)
     empty(one)
 
 
@@ -278,7 +282,7 @@ def test_descriptors_and_mappings_stay_flat(method: str, group: Group) -> None:
     here, there, end = group.script(ROUNDS, method, str(seed)).strip().split("\n")
     assert end == "0 [] 0"
     for line in (here, there):
-        who, same, ours, all_ = line.split()
+        _, same, ours, all_ = line.split()
         assert same == "True" and int(ours) == 0 and int(all_) <= 8, line  # Python's own heap may take an arena or two
 
 
@@ -363,7 +367,8 @@ def no_file_remains(how: str, group: Group) -> None:
     places = f"{group.folder}/places"
     env = {"HOME": f"{places}/home", "XDG_RUNTIME_DIR": f"{places}/run", "TMPDIR": f"{places}/tmp"}
     prefix = mounts(
-        f"mkdir {places} && mount -t tmpfs none {places} && mount -t tmpfs none /dev/shm && cd {places} && mkdir home run tmp here && cd here",
+        f"mkdir {places} && mount -t tmpfs none {places} && mount -t tmpfs none /dev/shm &&"
+        f"cd {places} && mkdir home run tmp here && cd here",
         after=f'echo "status $?"; find /dev/shm {places} -mindepth 1 | sort',
     )
     out = group.script(REMAINS, how, prefix=prefix, env=env).replace(places, "")

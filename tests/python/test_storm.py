@@ -61,7 +61,9 @@ def test_storm() -> None:
                 peer.stop()
                 watcher.run("ist.sweep()")
                 peer.go_on()
-            poll(lambda until=time.monotonic() + dice.uniform(0, 0.2): time.monotonic() > until, "a while")  # type: ignore[misc]
+            until = time.monotonic() + dice.uniform(0, 0.2)
+            while time.monotonic() < until:
+                watcher("ist.stats()")
         with open(f"{spool}.stop", "w"):
             pass
         for peer in crowd:
@@ -71,7 +73,9 @@ def test_storm() -> None:
         print(f"{begun} processes, {kills} kills, {stops} stops in {seconds} s: {totals}")
         for peer in [*crowd, watcher]:
             poll(
-                lambda peer=peer: peer("ist.sweep() and (ist.segments(), ist.stats()['published'], ist.stats()['saturated']) == ([], 0, 0)"),  # type: ignore[misc]
+                lambda peer=peer: peer(
+                    "ist.sweep() and (ist.segments(), ist.stats()['published'], ist.stats()['saturated']) == ([], 0, 0)"
+                ),  # type: ignore[misc]
                 lambda peer=peer: f"empty: {peer('ist.segments()[:5], ist.stats()')}",  # type: ignore[misc]
                 20,
             )
