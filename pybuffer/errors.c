@@ -5,6 +5,8 @@
  */
 #include "core.h"
 
+#include <sys/resource.h>
+
 typedef enum error_class {
     CLASS_MEMORY,
     CLASS_GONE,
@@ -55,14 +57,34 @@ static PyObject *class_of(core_state *state, error_class kind) {
     return state->Error;
 }
 
+/* What the process has been denied of address space and size of files, as that may be why; empty if it hasn't. */
+static PyObject *limits_text(void) {
+    static const struct {
+        int which;
+        const char *name;
+    } limits[] = {{RLIMIT_AS, "RLIMIT_AS"}, {RLIMIT_FSIZE, "RLIMIT_FSIZE"}};
+    PyObject *text = PyUnicode_FromString("");
+    for (size_t i = 0; text != NULL && i < sizeof limits / sizeof *limits; i++) {
+        struct rlimit limit;
+        if (getrlimit(limits[i].which, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+            Py_SETREF(text, PyUnicode_FromFormat("%U; this process's %s is %llu bytes", text, limits[i].name,
+                                                 (unsigned long long)limit.rlim_cur));
+    }
+    return text;
+}
+
 static void set_error(core_state *state, int error, PyObject *what) {
     if (error == -ENOMEM) {
+        PyObject *limits = limits_text();
+        if (limits == NULL)
+            return;
         size_t limit = ist_heap_size();
         if (limit != 0)
-            PyErr_Format(PyExc_MemoryError, "%U: not enough memory; the heap's limit is %zu bytes (isthmus.configure, ISTHMUS_HEAP_SIZE)",
-                         what, limit);
+            PyErr_Format(PyExc_MemoryError, "%U: not enough memory; the heap's limit is %zu bytes (isthmus.configure, ISTHMUS_HEAP_SIZE)%U",
+                         what, limit, limits);
         else
-            PyErr_Format(PyExc_MemoryError, "%U: not enough memory for the heap", what);
+            PyErr_Format(PyExc_MemoryError, "%U: not enough memory for the heap%U", what, limits);
+        Py_DECREF(limits);
         return;
     }
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 /* ---- the description ---------------------------------------------------------------------------------------------------------------- */
 
@@ -253,9 +254,9 @@ static PyObject *raise_gone(core_state *state, int error, const ist_token *token
     if (error == -EXDEV) {
         PyErr_Format(
             state->SegmentGoneError,
-            "segment %u (generation %u) belongs to another process, which is gone or can't be reached from here; keep it alive until the "
+            "segment %u (generation %u) belongs to another process, which is gone or can't be reached from here%s; keep it alive until the "
             "array was received, or pass the contents (isthmus.pickle_by_value(), or a.tobytes())",
-            index, generation);
+            index, generation, access("/proc/self/fd", F_OK) != 0 ? ", where no /proc is mounted" : "");
     } else if (error == -ESTALE && pickled) {
         PyErr_Format(state->SegmentGoneError,
                      "segment %u (generation %u) is gone: the pickle was loaded before or its lease ran out, and nobody held the array any "

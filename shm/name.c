@@ -225,8 +225,11 @@ int ist_name_publish(const char *name, size_t length, ist_segment s, const void 
     found = isti_os.calloc(1, sizeof *found);
     if (found == NULL)
         return -ENOMEM;
-    error = lock(d);
-    if (error == 0) {
+    /* a dead process that was not yet noticed may be the only one that holds what has the name, or the names: so sweep, and once more */
+    for (int pass = 0; pass == 0 || (pass == 1 && (error == -EEXIST || error == -ENOSPC) && isti_sweep_domain(d) > 0); pass++) {
+        error = lock(d);
+        if (error != 0)
+            break;
         uint32_t row;
         error = find(d, name, length, found) ? -EEXIST : free_row(d, &row);
         if (error == 0)

@@ -26,7 +26,6 @@ from ._core import (
     asarray,
     attach,
     buffer,
-    configure,
     dtype,
     empty,
     empty_like,
@@ -42,6 +41,7 @@ from ._core import (
 )
 from ._core import _join as _join_domain
 from ._core import _watch as _watch_domain
+from ._core import configure as _configure
 
 __version__ = "0.1.0"
 
@@ -110,6 +110,20 @@ def _join():
 def _forked():
     _join()
     _watch_domain()
+
+
+def configure(*, heap_size=None, pickle_lease=None, housekeeper=True, max_processes=None, max_published=None):
+    _configure(
+        heap_size=heap_size,
+        pickle_lease=pickle_lease,
+        housekeeper=housekeeper,
+        max_processes=max_processes,
+        max_published=max_published,
+    )
+    _join()  # the domain from before, made without these options, was given up
+
+
+configure.__doc__ = _configure.__doc__
 
 
 _join()

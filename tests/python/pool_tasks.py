@@ -121,3 +121,9 @@ def initialise(value, x=None):
 
 def what_was_initialised():
     return initialised
+
+
+def attach_and_write(token, i):
+    a = ist.attach(token)
+    a[i] = a[i] + i + 1
+    return a[i : i + 1]
