@@ -467,6 +467,7 @@ static void insist(enum isti_point point, bool exec) {
 /* Every place is a dead process's, and each held something large of ours last: whoever joins has to sweep one first. */
 static bool crowd(enum isti_point point, unsigned times) {
     struct isti_domain *d = isti_domain_home_now();
+    ist_sweep();
     for (unsigned free = d->members - control_alive(d); free > 0; free--) {
         struct swarm_held large = swarm_make(&super.st->area, LARGE);
         test_token(large.segment);
