@@ -110,6 +110,7 @@ int isti_member_join(struct isti_domain *d) {
             if (error != 0)
                 return error;
             IST_POINT(JOIN_LOCKED);
+            d->me = m; /* first: what the sweep below begins and we leave undone is found by the place whose lock we have */
             /* acquire: pairs with the release of whoever held the place before */
             if (atomic_load_explicit(&d->member_rows[m].dirty, memory_order_acquire) != 0 && !isti_sweep_held(d, m)) {
                 isti_anchor_drop(d->anchor); /* its pickles may still be read */
@@ -117,7 +118,6 @@ int isti_member_join(struct isti_domain *d) {
                 error = -EUSERS;
                 continue;
             }
-            d->me = m;
             isti_member_begin(d, m);
             isti_member_sign(d);
             for (uint32_t other = 0; other < isti_members_high(d); other++)
