@@ -145,7 +145,10 @@ static bool row_makes_sense(struct look *l, uint32_t index) {
     if (phase == ISTI_RESV || phase == ISTI_PUNCH)
         return FAIL(l, "descriptor %u is left in phase %d of %u, which lives and does nothing", index, (int)phase, isti_s_x(s));
     if (phase == ISTI_DEAD)
-        return FAIL(l, "descriptor %u is dead and wasn't given back to window %u", index, get32(&row->window));
+        return FAIL(l, "descriptor %u is dead and wasn't given back to window %u (used %u, hinted %u, with%s an owner)", index,
+                    get32(&row->window), get32(&l->d->window_rows[get32(&row->window) % l->d->windows].used),
+                    get32(&l->d->window_rows[get32(&row->window) % l->d->windows].hinted),
+                    locked(l->d, ISTI_LOCK_WINDOW + (int64_t)(get32(&row->window))) ? "" : "out");
     if ((phase == ISTI_FREE) != (holders == 0))
         return FAIL(l, "descriptor %u in phase %d has %u holders", index, (int)phase, holders);
     for (size_t i = 0; i < 8; i++)

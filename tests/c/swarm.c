@@ -253,8 +253,13 @@ static void attach_name(struct swarm_self *self) {
 /* A child goes on with what this thread holds, for a while; it may be killed meanwhile. */
 static void fork_one(struct swarm_self *self) {
     uint64_t r = test_random(&self->random);
+    const uint32_t epoch = ist_epoch();
     pid_t child = fork();
     CHECK(child >= 0, "fork: %s", strerror(errno));
+    if (child == 0 && ist_epoch() != epoch) { /* no place, or no descriptor, for it: it isn't an owner */
+        count(&self->area->strangers);
+        _exit(0);
+    }
     if (child == 0) {
         for (unsigned i = 0; i < self->count; i++)
             swarm_check(self->held[i].segment, self->held[i].tag, "inherited");

@@ -17,7 +17,7 @@ struct swarm_note {
 
 struct swarm_area {
     _Atomic(uint64_t) next_tag;
-    _Atomic(uint64_t) steps, segments, attaches, stale, full, loads, frozen, names, forks; /* counted by all */
+    _Atomic(uint64_t) steps, segments, attaches, stale, full, loads, frozen, names, forks, strangers; /* counted by all */
     _Atomic(uint64_t) lease_ns;
     _Atomic(uint32_t) supervisor; /* its pid: without it nobody goes on */
     struct swarm_note notes[SWARM_NOTES];
