@@ -11,6 +11,7 @@
 #include "housekeeper.h"
 #include "os.h"
 #include "point.h"
+#include "sanitizer.h"
 #include "segment.h"
 
 #include <errno.h>
