@@ -3,6 +3,8 @@
  * The supervisor and a worker are members of one domain and use it all the time. A victim joins them, by fork or by exec, armed to die at a
  * point when it comes there for the n-th time, and goes through everything a process can do, with helpers of its own that die and leave it
  * things to sweep. Afterwards one sweep has to leave nothing of the dead, and the tables, the memory and everybody's content have to be right.
+ *
+ * And it is stopped at every point, while the others attach what it is just letting go of and let go of what it is just attaching.
  */
 #include "control_check.h"
 #include "os.h"
@@ -21,7 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { STANDING = 3, PAIRS = 4, PROCESSES = 8, LARGE = (1 << 20) + (1 << 16) };
+enum { STANDING = 3, PAIRS = 4, OWN = 4, PROCESSES = 8, LARGE = (1 << 20) + (1 << 16) };
 
 /* What a victim and one of its helpers tell each other. */
 struct pair {
@@ -32,6 +34,8 @@ struct pair {
 struct stage {
     struct swarm_area area;
     struct swarm_note standing[STANDING]; /* the supervisor's, always there */
+    struct swarm_note passing;            /* the supervisor's as well, but let go of when the victim stops */
+    struct swarm_note own[OWN];           /* the victim's */
     struct pair pairs[PAIRS];
     _Atomic(uint32_t) pause, paused, over; /* the worker's orders */
 };
@@ -40,6 +44,7 @@ static void set(_Atomic(uint32_t) *flag, uint32_t value) { atomic_store_explicit
 static bool is(_Atomic(uint32_t) *flag, uint32_t value) { return atomic_load_explicit(flag, memory_order_acquire) == value; }
 
 static void disarm(void) {
+    isti_point_stops(false);
     for (unsigned p = 0; p < ISTI_POINT_COUNT; p++)
         isti_point_arm((enum isti_point)p, 0);
 }
@@ -121,11 +126,17 @@ static void helper_refuse(struct stage *st, struct pair *pair, pid_t victim, str
 /* ---- the victim */
 
 static enum isti_point aim;
+static bool stands_still; /* at its point, rather than dies */
 
-/* Waits for a helper. One that died instead was to die in fork, and the victim goes with it. */
+/* Waits for a helper. One that died instead was to die in fork, and the victim goes with it; one that stopped was to stop there. */
 static void wait_for_helper(_Atomic(uint32_t) *flag, pid_t helper) {
     while (!is(flag, 1)) {
         siginfo_t info = {0};
+        if (waitid(P_PID, (id_t)helper, &info, WSTOPPED | WNOHANG) == 0 && info.si_pid == helper) {
+            kill(getpid(), SIGSTOP);
+            kill(helper, SIGCONT);
+        }
+        info.si_pid = 0;
         if (waitid(P_PID, (id_t)helper, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == helper && !is(flag, 1)) {
             CHECK(info.si_code == CLD_KILLED && info.si_status == SIGKILL && aim == ISTI_POINT_FORK_CHILD, "a helper ended with %d", info.si_status);
             kill(getpid(), SIGKILL);
@@ -145,7 +156,7 @@ static void end_of(pid_t helper, bool killed) {
 static pid_t fork_helper(void) {
     pid_t helper = fork();
     CHECK(helper >= 0, "fork: %s", strerror(errno));
-    if (helper == 0)
+    if (helper == 0 || (stands_still && aim == ISTI_POINT_FORK_CHILD)) /* else each of them would stop */
         disarm();
     return helper;
 }
@@ -160,13 +171,44 @@ static void wrapped(void) {
     ist_segment_release(s);
 }
 
+static void note(struct stage *st, int i, const struct swarm_held *held) {
+    ist_token token = test_token(held->segment);
+    swarm_note_put(&st->own[i], held->tag, &token, 0);
+}
+
+static void pass(struct stage *st) {
+    uint64_t tag, none;
+    ist_token token;
+    ist_segment s;
+    if (!swarm_note_get(&st->passing, &tag, &token, &none))
+        return;
+    int error = ist_segment_acquire(&token, &s);
+    CHECK(error == 0 || error == -ESTALE, "%s", ist_strerror(error));
+    if (error == 0) {
+        swarm_check(s, tag, "passing");
+        ist_segment_release(s);
+    }
+}
+
+/* While it stands still somebody may attach, and then it is busy. */
+static void freeze(struct stage *st) {
+    struct swarm_held f = swarm_make(&st->area, 400);
+    note(st, 3, &f);
+    int error = ist_segment_freeze(f.segment);
+    CHECK(error == 0 || (stands_still && error == -EBUSY), "%s", ist_strerror(error));
+    if (error == 0)
+        error = ist_segment_make_writable(&f.segment);
+    CHECK(error == 0 || (stands_still && error == -EBUSY), "%s", ist_strerror(error));
+    ist_segment_release(f.segment);
+}
+
 static void leases(struct swarm_held *held) {
     ist_token token = test_token(held->segment);
     uint64_t numbers[3], more;
     ist_segment s;
     for (int i = 0; i < 3; i++)
         CHECK_EQ(ist_lease_take(held->segment, &numbers[i]), 0);
-    for (int i = 0; i < 1000 && aim == ISTI_POINT_TICKET_RAISED; i++) /* the table of tickets grows when many are taken */
+    for (int i = 0; i < 100000 && aim == ISTI_POINT_TICKET_RAISED && isti_point_reached(aim) < 4; i++) /* the table of tickets grows when many are taken */
         CHECK_EQ(ist_lease_take(held->segment, &more), 0);
     CHECK_EQ(ist_lease_load(&token, numbers[0], &s), 0);
     swarm_check(s, held->tag, "loaded");
@@ -277,13 +319,16 @@ static void refused(struct stage *st, struct swarm_held ours) {
 
 static void victim(struct stage *st) {
     CHECK_EQ(ist_domain_join(), 0);
+    pass(st);
+    struct swarm_held q = swarm_make(&st->area, 1000);
+    note(st, 0, &q);
+    ist_segment_release(q.segment);
     struct swarm_held a = swarm_make(&st->area, 300), c = swarm_make(&st->area, 5000);
-    test_token(a.segment);
-    test_token(c.segment);
+    note(st, 1, &a);
+    note(st, 2, &c);
     attach_standing(st);
     wrapped();
-    CHECK_EQ(ist_segment_freeze(a.segment), 0);
-    CHECK_EQ(ist_segment_make_writable(&a.segment), 0);
+    freeze(st);
     leases(&a);
     names(&a);
     inherit(st);
@@ -296,7 +341,7 @@ static void victim(struct stage *st) {
 
 static void work(struct stage *st) {
     struct swarm_self self = {.area = &st->area, .random = test_now() | 1, .lost_of = 4};
-    ist_lease_set_duration(UINT64_C(50000000));
+    ist_lease_set_duration(UINT64_C(3000000));
     for (uint32_t acknowledged = 0; !is(&st->over, 1);) {
         uint32_t pause = atomic_load_explicit(&st->pause, memory_order_acquire); /* acquire: pairs with set */
         if (pause == 0) {
@@ -337,18 +382,21 @@ static struct {
     int fd;
     struct swarm_self self;
     struct swarm_held standing[STANDING];
-    unsigned kills, kills_at[ISTI_POINT_COUNT];
+    unsigned kills, stops, kills_at[ISTI_POINT_COUNT], stops_at[ISTI_POINT_COUNT];
+    struct swarm_held passing, caught[OWN + 2]; /* what is attached while the victim stands still */
+    unsigned caught_count, caught_ever;
 } super;
 
 /* group: 0 makes one of its own, so that all its helpers can be waited for. */
-static pid_t spawn(const char *role, unsigned point, unsigned times) {
-    char texts[4][32];
+static pid_t spawn(const char *role, unsigned point, unsigned times, bool stop) {
+    char texts[5][32];
     pid_t pid;
     snprintf(texts[0], sizeof texts[0], "%s", role);
     snprintf(texts[1], sizeof texts[1], "%d", super.fd);
     snprintf(texts[2], sizeof texts[2], "%u", point);
     snprintf(texts[3], sizeof texts[3], "%u", times);
-    char *arguments[] = {(char *)"plain_killpoints", texts[0], texts[1], texts[2], texts[3], NULL};
+    snprintf(texts[4], sizeof texts[4], "%d", stop);
+    char *arguments[] = {(char *)"plain_killpoints", texts[0], texts[1], texts[2], texts[3], texts[4], NULL};
     extern char **environ;
     posix_spawnattr_t attributes;
     posix_spawnattr_init(&attributes);
@@ -359,21 +407,64 @@ static pid_t spawn(const char *role, unsigned point, unsigned times) {
     return pid;
 }
 
-static pid_t start_victim(enum isti_point point, unsigned times, bool exec) {
+static pid_t start_victim(enum isti_point point, unsigned times, bool exec, bool stop) {
+    memset(super.st->own, 0, sizeof super.st->own); /* nobody else is there */
     for (int i = 0; i < PAIRS; i++)
-        memset(&super.st->pairs[i], 0, sizeof super.st->pairs[i]); /* nobody else is there */
+        memset(&super.st->pairs[i], 0, sizeof super.st->pairs[i]);
     if (exec)
-        return spawn("victim", point, times);
+        return spawn("victim", point, times, stop);
     pid_t pid = fork();
     CHECK(pid >= 0, "fork: %s", strerror(errno));
     if (pid == 0) {
         setpgid(0, 0);
         aim = point;
+        stands_still = stop;
+        isti_point_stops(stop);
         isti_point_arm(point, times);
         victim(super.st);
     }
     setpgid(pid, pid); /* whoever is first */
     return pid;
+}
+
+static void catch(struct swarm_note *noted) {
+    uint64_t tag, none;
+    ist_token token;
+    ist_segment s;
+    if (!swarm_note_get(noted, &tag, &token, &none))
+        return;
+    int error = ist_segment_acquire(&token, &s);
+    CHECK(error == 0 || error == -ESTALE, "%s", ist_strerror(error));
+    if (error != 0)
+        return;
+    swarm_check(s, tag, "caught");
+    super.caught[super.caught_count++] = (struct swarm_held){s, tag};
+    super.caught_ever++;
+}
+
+/* The victim stands still. */
+static void meanwhile(void) {
+    if (!ist_segment_is_null(super.passing.segment))
+        ist_segment_release(super.passing.segment);
+    super.passing.segment = (ist_segment){0};
+    for (int i = 0; i < OWN; i++)
+        catch(&super.st->own[i]);
+    catch(&super.st->pairs[0].small);
+    catch(&super.st->pairs[0].large);
+    ist_sweep();
+    for (int i = 0; i < 20; i++) { /* and what it has freed by then is used again */
+        struct swarm_held held = swarm_make(&super.st->area, 1000);
+        test_token(held.segment);
+        ist_segment_release(held.segment);
+    }
+}
+
+static void let_caught_go(void) {
+    while (super.caught_count > 0) {
+        struct swarm_held *held = &super.caught[--super.caught_count];
+        swarm_check(held->segment, held->tag, "caught, afterwards");
+        ist_segment_release(held->segment);
+    }
 }
 
 /* Works on until the victim and all its helpers are gone; true: the victim was killed. */
@@ -382,9 +473,15 @@ static bool see_it_end(pid_t pid, const char *name) {
     bool killed = false;
     for (;;) {
         int status;
-        pid_t ended = waitpid(-pid, &status, WNOHANG);
+        pid_t ended = waitpid(-pid, &status, WNOHANG | WUNTRACED);
         if (ended < 0 && errno == ECHILD)
             return killed;
+        if (ended > 0 && WIFSTOPPED(status)) {
+            super.stops++;
+            meanwhile();
+            kill(ended, SIGCONT);
+            continue;
+        }
         if (ended > 0) {
             bool by_kill = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
             CHECK(status == 0 || by_kill, "%s: %s ended with %#x", name, ended == pid ? "the victim" : "a helper", status);
@@ -400,11 +497,6 @@ static bool see_it_end(pid_t pid, const char *name) {
     }
 }
 
-static void ask(unsigned asked, const char *name, const char *when) {
-    char text[300];
-    CHECK(control_check(isti_domain_home_now(), asked, text, sizeof text), "%s, %s: %s", name, when, text);
-}
-
 static void load(uint32_t member, const ist_token *token, uint64_t number, void *unused) {
     (void)unused;
     struct isti_domain *d = isti_domain_home_now();
@@ -416,22 +508,28 @@ static void load(uint32_t member, const ist_token *token, uint64_t number, void 
     ist_segment_release(s);
 }
 
-/* All stop, give back and take hints; twice, as one's giving back is the other's hint. */
-static void quieten(void) {
-    for (uint32_t i = 1; i <= 2; i++) {
+/* All stop, give back and take hints: twice at least, as one's giving back is the other's hint, and until the worker's leases, which run out
+ * meanwhile, are gone. */
+static void quieten(const char *name) {
+    char text[300];
+    bool good = false;
+    const uint64_t deadline = test_now() + UINT64_C(10000000000);
+    for (uint32_t i = 1; i <= 2 || (!good && test_now() < deadline); i++) {
         set(&super.st->pause, i);
-        for (uint64_t deadline = test_now() + UINT64_C(20000000000); !is(&super.st->paused, i); take_a_break())
-            CHECK(test_now() < deadline, "the worker hangs");
+        for (uint64_t last = test_now() + UINT64_C(20000000000); !is(&super.st->paused, i); take_a_break())
+            CHECK(test_now() < last, "the worker hangs");
         ist_collect();
+        good = control_look(isti_domain_home_now(), CONTROL_SWEPT | CONTROL_QUIET, text, sizeof text);
     }
+    CHECK(good, "%s, at rest: %s", name, text);
 }
 
 static void aftermath(const char *name, bool fresh) {
     ist_sweep();
-    ask(CONTROL_SWEPT, name, "after one sweep");
+    char text[300];
+    CHECK(control_check(isti_domain_home_now(), CONTROL_SWEPT, text, sizeof text), "%s, after one sweep: %s", name, text);
     control_tickets(isti_domain_home_now(), load, NULL);
-    quieten();
-    ask(CONTROL_SWEPT | CONTROL_QUIET, name, "at rest");
+    quieten(name);
     CHECK_EQ(control_alive(isti_domain_home_now()), 2);
     for (int i = 0; i < STANDING; i++) {
         ist_segment_info info;
@@ -442,7 +540,7 @@ static void aftermath(const char *name, bool fresh) {
     set(&super.st->paused, 0);
     set(&super.st->pause, 0);
     if (fresh) {
-        int status = test_wait(spawn("newcomer", 0, 0), 20);
+        int status = test_wait(spawn("newcomer", 0, 0, false), 20);
         CHECK(status == 0, "%s: a newcomer ended with %#x", name, status);
     }
 }
@@ -450,11 +548,29 @@ static void aftermath(const char *name, bool fresh) {
 static bool run(enum isti_point point, unsigned times, bool exec, bool crowded) {
     char name[80];
     snprintf(name, sizeof name, "%s, time %u, by %s%s", isti_point_names[point], times, exec ? "exec" : "fork", crowded ? ", no place free" : "");
-    bool killed = see_it_end(start_victim(point, times, exec), name);
+    bool killed = see_it_end(start_victim(point, times, exec, false), name);
     super.kills += killed;
     super.kills_at[point] += killed;
     aftermath(name, killed && times == 1);
     return killed;
+}
+
+static bool stop(enum isti_point point, unsigned times, bool exec) {
+    char name[80];
+    snprintf(name, sizeof name, "%s, stopped, time %u, by %s", isti_point_names[point], times, exec ? "exec" : "fork");
+    super.passing = swarm_make(&super.st->area, 600);
+    ist_token token = test_token(super.passing.segment);
+    swarm_note_put(&super.st->passing, super.passing.tag, &token, 0);
+    unsigned before = super.stops;
+    bool killed = see_it_end(start_victim(point, times, exec, true), name);
+    CHECK(!killed, "%s", name);
+    memset(&super.st->passing, 0, sizeof super.st->passing);
+    if (!ist_segment_is_null(super.passing.segment))
+        ist_segment_release(super.passing.segment);
+    let_caught_go();
+    super.stops_at[point] += super.stops > before;
+    aftermath(name, false);
+    return super.stops > before;
 }
 
 /* Somebody else may have swept what was meant for the victim: so again. */
@@ -511,45 +627,52 @@ static void begin(void) {
         ist_token token = test_token(super.standing[i].segment);
         swarm_note_put(&super.st->standing[i], super.standing[i].tag, &token, 0);
     }
-    ist_lease_set_duration(UINT64_C(50000000));
+    ist_lease_set_duration(UINT64_C(3000000));
     super.self = (struct swarm_self){.area = &super.st->area, .random = test_seed(), .lost_of = 4};
 }
 
 int main(int argc, char **argv) {
     if (TEST_TSAN)
         test_skip("processes are killed one after the other: there is nothing for ThreadSanitizer to see");
-    if (argc == 5) {
+    if (argc == 6) {
         struct stage *st = swarm_area_at(atoi(argv[2]), sizeof *st);
         aim = (enum isti_point)atoi(argv[3]);
         if (strcmp(argv[1], "worker") == 0)
             work(st);
         if (strcmp(argv[1], "newcomer") == 0)
             newcomer(st);
+        stands_still = atoi(argv[5]) != 0;
+        isti_point_stops(stands_still);
         isti_point_arm(aim, (unsigned)atoi(argv[4]));
         victim(st);
     }
     begin();
-    pid_t worker = spawn("worker", 0, 0);
+    pid_t worker = spawn("worker", 0, 0, false);
     for (uint64_t deadline = test_now() + UINT64_C(20000000000); control_alive(isti_domain_home_now()) < 2; take_a_break())
         CHECK(test_now() < deadline, "the worker doesn't come");
-    const unsigned most = TEST_ASAN ? 1 : 3;
+    const unsigned most = TEST_ASAN ? 2 : 3;
     for (unsigned p = 0; p < ISTI_POINT_COUNT; p++) {
         insist((enum isti_point)p, true);
         insist((enum isti_point)p, false);
         for (unsigned times = 2; times <= most && run((enum isti_point)p, times, times % 2 == p % 2, false); times++)
             ;
+        for (unsigned times = 1; times < most && stop((enum isti_point)p, times, true) && p != ISTI_POINT_FORK_CHILD; times++)
+            ;
+        stop((enum isti_point)p, 1, false);
     }
     unsigned reached = 0;
     for (unsigned p = 0; p < ISTI_POINT_COUNT; p++) {
         if (super.kills_at[p] == 0)
             fprintf(stderr, "nobody came to %s\n", isti_point_names[p]);
-        reached += super.kills_at[p] > 0;
+        if (super.stops_at[p] == 0)
+            fprintf(stderr, "nobody stopped at %s\n", isti_point_names[p]);
+        reached += super.kills_at[p] > 0 && super.stops_at[p] > 0;
     }
     crowds();
     set(&super.st->over, 1);
     CHECK_EQ(test_wait(worker, 20), 0);
-    printf("%u points of %d, %u kills; %llu segments, %llu attached, %llu stale tokens refused\n", reached, (int)ISTI_POINT_COUNT, super.kills,
-           (unsigned long long)super.st->area.segments, (unsigned long long)super.st->area.attaches, (unsigned long long)super.st->area.stale);
+    printf("%u points of %d, %u kills, %u stops with %u segments caught; %llu segments, %llu attached, %llu stale tokens refused\n", reached,
+           (int)ISTI_POINT_COUNT, super.kills, super.stops, super.caught_ever, (unsigned long long)super.st->area.segments, (unsigned long long)super.st->area.attaches, (unsigned long long)super.st->area.stale);
     CHECK_EQ(reached, ISTI_POINT_COUNT);
     return 0;
 }
