@@ -17,6 +17,7 @@
 #include "heap.h"
 #include "os.h"
 #include "point.h"
+#include "sanitizer.h"
 #include "segment.h"
 
 #include <fcntl.h>
@@ -425,6 +426,7 @@ static void settle(struct isti_domain *d, uint32_t index, uint32_t generation, u
     atomic_store_explicit(&a->slot->creator, atomic_load_explicit(&row->creator, memory_order_relaxed), memory_order_relaxed);
     d->entries[index] = (struct isti_entry){.generation = generation, .slot = a->slot->index + 1};
     isti_address_replace(a->data, a->slot->index);
+    isti_unpoison(a->data, length); /* a child may have inherited the mapping, and a shadow that says what was free at the fork */
     *out = isti_slot_open(a->slot, isti_desc(d->number, index, generation), isti_s_phase(s) == ISTI_FROZEN ? IST_FROZEN : 0);
     *a = (struct arrival){0};
     atomic_store_explicit(&d->used, true, memory_order_relaxed); /* relaxed: a flag alone */

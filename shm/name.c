@@ -10,6 +10,7 @@
 #include "domain.h"
 #include "os.h"
 #include "point.h"
+#include "sanitizer.h"
 #include "segment.h"
 
 #include <errno.h>

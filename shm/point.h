@@ -29,9 +29,13 @@ enum isti_point {
 };
 
 #ifdef ISTHMUS_POINTS
+#  include <stdbool.h>
+
 void isti_point(enum isti_point point);
 /* The process dies when it comes to `point` for the `times`-th time from now on; times 0: not. */
 void isti_point_arm(enum isti_point point, unsigned times);
+/* From now on it stops there instead (SIGSTOP), and goes on when it is told to. */
+void isti_point_stops(bool yes);
 /* How often this process came to it. */
 unsigned isti_point_reached(enum isti_point point);
 extern const char *const isti_point_names[ISTI_POINT_COUNT];

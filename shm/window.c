@@ -238,6 +238,8 @@ void isti_window_reclaim(struct isti_domain *d, uint32_t w) {
     uint32_t used = atomic_load_explicit(&row->used, memory_order_acquire); /* acquire: pairs with take and the store below */
     uint32_t hinted = atomic_exchange_explicit(&row->hinted, 0, memory_order_acquire);
     if (used == 1 || (used != 0 && hinted != 0)) {
+        /* to be looked through whole until the end, as the hint is taken and we may die: relaxed, the lock orders it */
+        atomic_store_explicit(&row->used, 1, memory_order_relaxed);
         size_t held = free_dead(d, w);
         struct range *ranges = isti_os.calloc(held + 1, sizeof *ranges);
         if (ranges != NULL) {
