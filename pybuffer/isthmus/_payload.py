@@ -1,55 +1,88 @@
-"""How a call and its outcome travel between the interpreters of one process: pickled, with arrays by counted reference.
+"""How a call and its outcome travel between interpreters and processes: pickled, with arrays by counted reference.
 
 A payload is bytes, and the arrays that belong to it travel beside them: where an array stands inside the object, the
 bytes only have its number. So no lease is involved: whoever carries the arrays owns a reference of each for as long
 as the payload exists. Everything else is pickled by value; what that copies of arrays and other buffers is counted in
 ``isthmus.stats()["bytes_copied"]``.
+
+Between processes ndarrays go beside the bytes, too: each is copied into an array of its own, and what arrives is an
+ndarray over that.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 from collections.abc import Callable
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ._core import SharedArray, _count_copied
+from ._core import SharedArray, _count_copied, array
 
-__all__ = ["MAIN_NAMES", "Unpickler", "dumps"]
+__all__ = ["MAIN_NAMES", "Unpickler", "dumps", "read_frame", "write_frame"]
 
 if TYPE_CHECKING:
     Arrays = tuple[SharedArray[Any], ...]
 
 MAIN_NAMES = ("__main__", "__mp_main__")  # the script, and the script as a worker runs it again
+_SHARED_FROM = 1 << 15  # bytes: smaller ndarrays are pickled, which takes less time (one of 64 bytes 1 µs instead of 9; even at 48 KiB)
+_ITEM_SIZES = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8), "c": (8, 16)}  # of dtypes that arrays have
 
 
-def dumps(obj: object, main_by_value: bool = False) -> tuple[bytes, Arrays]:
+def dumps(obj: object, main_by_value: bool = False, ndarrays_shared: bool = False) -> tuple[bytes, Arrays]:
     """Pickles obj; the arrays anywhere in it come as handles of their own, in the order of their numbers.
 
     main_by_value: what ``__main__`` defines can't be found by its name on the other side. Then cloudpickle is used if
         there is one; otherwise such a function or class raises PicklingError.
+    ndarrays_shared: ndarrays are copied into arrays, and arrive as ndarrays over them.
     """
     file = io.BytesIO()
-    pickler = _by_value_pickler()(file) if main_by_value else _Pickler(file)
+    pickler = (_by_value_pickler() if main_by_value else _Pickler)(file)
+    pickler.collected = collected = _Collected(ndarrays_shared)
     pickler.dump(obj)
-    return file.getvalue(), tuple(pickler.arrays)
+    return file.getvalue(), tuple(collected.arrays)
 
 
 class Unpickler(pickle.Unpickler):
     """Reads a payload. Subclasses say by find_global where classes and functions come from."""
 
-    def __init__(self, payload: bytes, arrays: Arrays) -> None:
-        super().__init__(io.BytesIO(payload))
+    def __init__(self, payload: bytes | BinaryIO, arrays: Arrays) -> None:
+        super().__init__(io.BytesIO(payload) if isinstance(payload, bytes) else payload)
         self._arrays = arrays
 
     def find_class(self, module: str, name: str) -> Any:
-        if module == __name__ and name == "_array":
-            return self._arrays.__getitem__
+        if module == __name__:
+            if name == "_array":
+                return self._arrays.__getitem__
+            if name == "_ndarray":
+                return functools.partial(_as_ndarray, self._arrays)  # a method would make a cycle with the unpickler's memo
         return self.find_global(module, name)
 
     def find_global(self, module: str, name: str) -> Any:
         return super().find_class(module, name)
+
+
+def _as_ndarray(arrays: Arrays, number: int, transposed: bool) -> Any:
+    import numpy
+
+    found = numpy.asarray(arrays[number])
+    return found.T if transposed else found
+
+
+def write_frame(payload: bytes, arrays: Arrays) -> tuple[bytes, bytes]:
+    """What goes to another process, and its first part: the arrays, pickled, so each under a lease until it is read."""
+    pickled = pickle.dumps(arrays, 5) if arrays else _NO_ARRAYS
+    return pickled + payload, pickled
+
+
+def read_frame(frame: bytes) -> tuple[BinaryIO, Arrays]:
+    """Payload and arrays of a frame; reading it ends the leases."""
+    file = io.BytesIO(frame)
+    return file, pickle.load(file)
+
+
+_NO_ARRAYS = pickle.dumps((), 5)
 
 
 def _array(number: int) -> SharedArray[Any]:
@@ -57,14 +90,37 @@ def _array(number: int) -> SharedArray[Any]:
     raise pickle.UnpicklingError("this is part of a message to a worker: its arrays are not in the bytes")
 
 
-def _reduce(arrays: list[SharedArray[Any]], obj: Any) -> Any:
-    kind = type(obj)
-    if kind is SharedArray:
-        arrays.append(obj[...])  # the message's own handle: the sender may release its own at once
-        return _array, (len(arrays) - 1,)
-    if kind.__name__ == "array" and kind.__module__ == "array":
-        _count_copied(obj.itemsize * len(obj))
-    return NotImplemented
+def _ndarray(number: int, transposed: bool) -> Any:
+    """What stands for an ndarray."""
+    return _array(number)
+
+
+class _Collected:
+    """What one pickler puts beside its bytes."""
+
+    def __init__(self, ndarrays_shared: bool) -> None:
+        self.arrays: list[SharedArray[Any]] = []
+        self.ndarrays_shared = ndarrays_shared
+
+    def reduce(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind is SharedArray:
+            self.arrays.append(obj[...])  # the message's own handle: the sender may release its own at once
+            return _array, (len(self.arrays) - 1,)
+        if kind.__name__ == "array" and kind.__module__ == "array":
+            _count_copied(obj.itemsize * len(obj))
+        elif kind.__name__ == "ndarray" and kind.__module__ == "numpy" and self.ndarrays_shared:
+            return self._reduce_ndarray(obj)
+        return NotImplemented
+
+    def _reduce_ndarray(self, obj: Any) -> Any:
+        if obj.nbytes >= _SHARED_FROM and obj.dtype.kind in "biufc" and obj.dtype.isnative and obj.dtype.itemsize in _ITEM_SIZES[obj.dtype.kind]:
+            transposed = obj.flags.fnc
+            self.arrays.append(array(obj.T if transposed else obj))
+            return _ndarray, (len(self.arrays) - 1, transposed)
+        if not obj.flags.writeable:
+            return obj.copy().__reduce_ex__(5)  # what arrives can be written to, whatever its size
+        return NotImplemented
 
 
 def _count_buffer(buffer: pickle.PickleBuffer) -> bool:
@@ -76,10 +132,10 @@ def _count_buffer(buffer: pickle.PickleBuffer) -> bool:
 class _Pickler(pickle.Pickler):
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, 5, buffer_callback=_count_buffer)
-        self.arrays: list[SharedArray[Any]] = []
+        self.collected = _Collected(False)
 
     def reducer_override(self, obj: Any) -> Any:
-        return _reduce(self.arrays, obj)
+        return self.collected.reduce(obj)
 
 
 class _NoMainPickler(_Pickler):
@@ -110,10 +166,10 @@ def _by_value_pickler() -> Callable[[io.BytesIO], Any]:
     class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
         def __init__(self, file: io.BytesIO) -> None:
             super().__init__(file, 5, buffer_callback=_count_buffer)
-            self.arrays: list[SharedArray[Any]] = []
+            self.collected = _Collected(False)
 
         def reducer_override(self, obj: Any) -> Any:
-            reduced = _reduce(self.arrays, obj)
+            reduced = self.collected.reduce(obj)
             return super().reducer_override(obj) if reduced is NotImplemented else reduced
 
     _cloud_pickler = CloudPickler

@@ -1,13 +1,14 @@
 """The other end of a pool: what runs inside a worker interpreter.
 
 The thread that owns the interpreter calls start() once and handle() for every call. Nothing here may be slow to
-import: every worker does it anew.
+import: every worker does it anew. Processes use answer() as well, see _process_main.py.
 """
 
 from __future__ import annotations
 
 import atexit
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import _payload, _refused
@@ -15,7 +16,12 @@ from . import _payload, _refused
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["handle", "run_chunk", "start"]
+__all__ = ["NOT_IN_MAIN", "answer", "failure", "handle", "run_chunk", "start"]
+
+NOT_IN_MAIN = (
+    "A worker runs the script again under another name than __main__: what is defined under "
+    '`if __name__ == "__main__"`, or was typed in, isn\'t there.'
+)
 
 replaying = False  # the parent's script is being run again, so that its functions exist here
 
@@ -42,18 +48,29 @@ def _forget_thread() -> None:
 
 
 def handle(payload: bytes, arrays: _payload.Arrays) -> tuple[bytes, _payload.Arrays]:
-    """Runs one call. The outcome is a payload of ``(True, result)``, or of ``(False, failure)``, see _failure()."""
+    """Runs one call. The outcome is a payload of ``(True, result)``, or of ``(False, failure)``, see failure()."""
+    call = [_Unpickler(payload, arrays)]
+    del payload, arrays
+    return answer(lambda: call.pop().load(), _dumps)
+
+
+def _dumps(obj: object) -> tuple[bytes, _payload.Arrays]:
+    return _payload.dumps(obj, _main_source is None)
+
+
+def answer(load: Callable[[], Any], dump: Callable[[object], tuple[bytes, _payload.Arrays]]) -> tuple[bytes, _payload.Arrays]:
+    """Runs the call that load() returns; the outcome is what dump() makes of it. load() keeps nothing of the call."""
     try:
-        function, args, kwargs = _loads(payload, arrays)
+        function, args, kwargs = load()
         result = function(*args, **kwargs)
-        del function, args, kwargs, arrays  # what only the call needed is let go before anybody hears of its end
+        del function, args, kwargs  # what only the call needed is let go before anybody hears of its end
         try:
-            return _payload.dumps((True, result), _main_source is None)
+            return dump((True, result))
         except Exception as error:
             error.add_note("The task was done; this is from pickling its result.")
             raise
     except BaseException as error:
-        return _failure(error)
+        return failure(error, dump)
 
 
 def run_chunk(function: Any, chunk: tuple[tuple[Any, ...], ...]) -> list[Any]:
@@ -62,20 +79,19 @@ def run_chunk(function: Any, chunk: tuple[tuple[Any, ...], ...]) -> list[Any]:
 
 
 class _Unpickler(_payload.Unpickler):
+    def load(self) -> Any:
+        try:
+            return super().load()
+        except ImportError as error:
+            error.add_note(
+                "This is from unpickling the call in the worker. If an argument is an ndarray, send a SharedArray instead: isthmus.array(x)."
+            )
+            raise
+
     def find_global(self, module: str, name: str) -> Any:
         if module in _payload.MAIN_NAMES:
             return _find_in_main(name)
         return _refused.find(module, name)
-
-
-def _loads(payload: bytes, arrays: _payload.Arrays) -> Any:
-    try:
-        return _Unpickler(payload, arrays).load()
-    except ImportError as error:
-        error.add_note(
-            "This is from unpickling the call in the worker. If an argument is an ndarray, send a SharedArray instead: isthmus.array(x)."
-        )
-        raise
 
 
 # ---- the parent's script -------------------------------------------------------------------------------------------
@@ -88,10 +104,7 @@ def _find_in_main(name: str) -> Any:
         for part in name.split("."):
             found = getattr(found, part)
     except AttributeError as error:
-        error.add_note(
-            "A worker runs the script again under another name than __main__: what is defined under "
-            '`if __name__ == "__main__"`, or was typed in, isn\'t there.'
-        )
+        error.add_note(NOT_IN_MAIN)
         raise
     return found
 
@@ -132,7 +145,7 @@ def _replay_main() -> Any:
 # ---- failures ------------------------------------------------------------------------------------------------------
 
 
-def _failure(error: BaseException) -> tuple[bytes, _payload.Arrays]:
+def failure(error: BaseException, dump: Callable[[object], tuple[bytes, _payload.Arrays]]) -> tuple[bytes, _payload.Arrays]:
     """A payload of ``(False, (pickled exception or None, type name, message, traceback text))``, and its arrays."""
     explained = _refused.explain(error) if isinstance(error, ImportError) else None
     if explained is not None:
@@ -146,7 +159,7 @@ def _failure(error: BaseException) -> tuple[bytes, _payload.Arrays]:
     if isinstance(error, Exception):
         # BaseExceptions would end the thread that waits for the result: they go as text
         try:
-            pickled, arrays = _payload.dumps(error, _main_source is None)
+            pickled, arrays = dump(error)
         except Exception:
             pass  # as text
     try:

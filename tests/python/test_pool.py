@@ -251,8 +251,7 @@ def test_workers_start_when_needed_and_are_used_again():
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"kind": "process"}, ValueError, "'process'"),
-        ({"kind": "thread"}, ValueError, "'thread'"),
+        ({"kind": "fiber"}, ValueError, "'fiber'"),
         ({"max_workers": 0}, ValueError, "not 0"),
         ({"max_workers": -3}, ValueError, "not -3"),
         ({"max_workers": "two"}, TypeError, "str"),
