@@ -48,8 +48,9 @@ int array_raise_detached(SharedArrayObject *a) {
     else if (epoch == 0)
         PyErr_SetString(class, "this SharedArray was let go of: its interpreter is being ended");
     else
-        PyErr_SetString(class, "this SharedArray belongs to the parent process: it was inherited through a fork that couldn't make it the child's, too "
-                               "(no /proc, or as many processes or published segments as isthmus.configure() allows)");
+        PyErr_SetString(
+            class, "this SharedArray belongs to the parent process: it was inherited through a fork that couldn't make it the child's, too "
+                   "(no /proc, or as many processes or published segments as isthmus.configure() allows)");
     return -1;
 }
 

@@ -692,7 +692,8 @@ void isti_domain_fork_child(void) {
         if (!handed_over) {
             isti_anchor_drop(d->child_anchor);
             d->child_anchor = d->anchor = d->window_anchor = NULL;
-            continue; /* stays the parent's: its epoch isn't ours */
+            own_probe(d); /* else a lock that the parent dies with would be kept by us */
+            continue;     /* stays the parent's: its epoch isn't ours */
         }
         d->epoch = ist_process_epoch();
         d->me = d->child;

@@ -124,7 +124,8 @@ void isti_hint(struct isti_domain *d, uint32_t w, uint32_t index) {
     IST_POINT(HINT_BIT);
     atomic_fetch_or_explicit(&summary_of(d, w)[index / 4096], UINT64_C(1) << index / 64 % 64, memory_order_release);
     IST_POINT(HINT_SUMMARY);
-    atomic_store_explicit(&d->window_rows[w].hinted, 1, memory_order_release);
+    /* an exchange, not a store: that would end the release sequence of somebody else's hint, which its taker then needn't see */
+    atomic_exchange_explicit(&d->window_rows[w].hinted, 1, memory_order_release);
     IST_POINT(HINT_DONE);
 }
 
@@ -236,10 +237,12 @@ void isti_window_reclaim(struct isti_domain *d, uint32_t w) {
         return;
     IST_POINT(RECLAIM_LOCKED);
     uint32_t used = atomic_load_explicit(&row->used, memory_order_acquire); /* acquire: pairs with take and the store below */
-    uint32_t hinted = atomic_exchange_explicit(&row->hinted, 0, memory_order_acquire);
-    if (used == 1 || (used != 0 && hinted != 0)) {
-        /* to be looked through whole until the end, as the hint is taken and we may die: relaxed, the lock orders it */
+    if (used == 2 && atomic_load_explicit(&row->hinted, memory_order_relaxed) != 0) /* relaxed: a hint; the next one is seen next time */
+        used = 1;
+    if (used == 1) {
+        /* Before the hint is taken: we may die, and then it has to be looked through whole again. relaxed: the lock orders it */
         atomic_store_explicit(&row->used, 1, memory_order_relaxed);
+        atomic_exchange_explicit(&row->hinted, 0, memory_order_acquire); /* acquire: pairs with isti_hint */
         size_t held = free_dead(d, w);
         struct range *ranges = isti_os.calloc(held + 1, sizeof *ranges);
         if (ranges != NULL) {

@@ -114,7 +114,12 @@ class _Collected:
         return NotImplemented
 
     def _reduce_ndarray(self, obj: Any) -> Any:
-        if obj.nbytes >= _SHARED_FROM and obj.dtype.kind in "biufc" and obj.dtype.isnative and obj.dtype.itemsize in _ITEM_SIZES[obj.dtype.kind]:
+        if (
+            obj.nbytes >= _SHARED_FROM
+            and obj.dtype.kind in "biufc"
+            and obj.dtype.isnative
+            and obj.dtype.itemsize in _ITEM_SIZES[obj.dtype.kind]
+        ):
             transposed = obj.flags.fnc
             self.arrays.append(array(obj.T if transposed else obj))
             return _ndarray, (len(self.arrays) - 1, transposed)

@@ -44,7 +44,8 @@ static bool marks_fit(struct look *l) {
     l->windows = get32(&d->marks->windows);
     l->tickets = get32(&d->marks->tickets);
     l->names = get32(&d->marks->names);
-    if (l->members > d->members || l->descriptors > d->descriptors || l->windows > d->windows || l->tickets > d->tickets || l->names > d->names)
+    if (l->members > d->members || l->descriptors > d->descriptors || l->windows > d->windows || l->tickets > d->tickets ||
+        l->names > d->names)
         return FAIL(l, "a mark lies beyond its table");
     for (uint32_t m = l->members; m < d->members; m++)
         if (get32(&d->member_rows[m].dirty) != 0)

@@ -264,7 +264,9 @@ static void in_descriptors(struct garbage *g) {
     switch (pick(g, 10)) {
     case 0: put64(g, &row->state, s ^ UINT64_C(1) << pick(g, 64)); break;
     case 1: put64(g, &row->state, isti_s(isti_s_generation(s), (isti_phase)pick(g, 8), (uint32_t)pick(g, 20))); break;
-    case 2: put64(g, &row->state, isti_s((uint32_t)(isti_s_generation(s) + pick(g, 3) - 1), (isti_phase)pick(g, 6), (uint32_t)number(g))); break;
+    case 2:
+        put64(g, &row->state, isti_s((uint32_t)(isti_s_generation(s) + pick(g, 3) - 1), (isti_phase)pick(g, 6), (uint32_t)number(g)));
+        break;
     case 3: put64(g, &row->state, isti_s(ISTI_DESCRIPTOR_GENERATIONS - (uint32_t)pick(g, 2), (isti_phase)pick(g, 6), 0)); break;
     case 4: put64(g, &row->offset, number(g)); break;
     case 5: put64(g, &row->length, number(g)); break;

@@ -138,7 +138,8 @@ static void wait_for_helper(_Atomic(uint32_t) *flag, pid_t helper) {
         }
         info.si_pid = 0;
         if (waitid(P_PID, (id_t)helper, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == helper && !is(flag, 1)) {
-            CHECK(info.si_code == CLD_KILLED && info.si_status == SIGKILL && aim == ISTI_POINT_FORK_CHILD, "a helper ended with %d", info.si_status);
+            CHECK(info.si_code == CLD_KILLED && info.si_status == SIGKILL && aim == ISTI_POINT_FORK_CHILD, "a helper ended with %d",
+                  info.si_status);
             kill(getpid(), SIGKILL);
         }
         take_a_break();
@@ -208,7 +209,8 @@ static void leases(struct swarm_held *held) {
     ist_segment s;
     for (int i = 0; i < 3; i++)
         CHECK_EQ(ist_lease_take(held->segment, &numbers[i]), 0);
-    for (int i = 0; i < 100000 && aim == ISTI_POINT_TICKET_RAISED && isti_point_reached(aim) < 4; i++) /* the table of tickets grows when many are taken */
+    for (int i = 0; i < 100000 && aim == ISTI_POINT_TICKET_RAISED && isti_point_reached(aim) < 4;
+         i++) /* the table of tickets grows when many are taken */
         CHECK_EQ(ist_lease_take(held->segment, &more), 0);
     CHECK_EQ(ist_lease_load(&token, numbers[0], &s), 0);
     swarm_check(s, held->tag, "loaded");
@@ -427,7 +429,7 @@ static pid_t start_victim(enum isti_point point, unsigned times, bool exec, bool
     return pid;
 }
 
-static void catch(struct swarm_note *noted) {
+static void catch (struct swarm_note *noted) {
     uint64_t tag, none;
     ist_token token;
     ist_segment s;
@@ -448,9 +450,9 @@ static void meanwhile(void) {
         ist_segment_release(super.passing.segment);
     super.passing.segment = (ist_segment){0};
     for (int i = 0; i < OWN; i++)
-        catch(&super.st->own[i]);
-    catch(&super.st->pairs[0].small);
-    catch(&super.st->pairs[0].large);
+        catch (&super.st->own[i]);
+    catch (&super.st->pairs[0].small);
+    catch (&super.st->pairs[0].large);
     ist_sweep();
     for (int i = 0; i < 20; i++) { /* and what it has freed by then is used again */
         struct swarm_held held = swarm_make(&super.st->area, 1000);
@@ -553,7 +555,8 @@ static void aftermath(const char *name, bool fresh) {
 
 static bool run(enum isti_point point, unsigned times, bool exec, bool crowded) {
     char name[80];
-    snprintf(name, sizeof name, "%s, time %u, by %s%s", isti_point_names[point], times, exec ? "exec" : "fork", crowded ? ", no place free" : "");
+    snprintf(name, sizeof name, "%s, time %u, by %s%s", isti_point_names[point], times, exec ? "exec" : "fork",
+             crowded ? ", no place free" : "");
     bool killed = see_it_end(start_victim(point, times, exec, false), name);
     super.kills += killed;
     super.kills_at[point] += killed;
@@ -604,10 +607,11 @@ static bool crowd(enum isti_point point, unsigned times) {
 }
 
 static void crowds(void) {
-    static const enum isti_point points[] = {ISTI_POINT_JOIN_LOCKED, ISTI_POINT_SWEEP_LOCKED, ISTI_POINT_UNHOLD_CLEARED, ISTI_POINT_UNHOLD_FENCED,
-                                             ISTI_POINT_FREE_SCANNED, ISTI_POINT_FREE_PUNCHING, ISTI_POINT_FREE_PUNCHED, ISTI_POINT_FREE_DEAD,
-                                             ISTI_POINT_HINT_BIT, ISTI_POINT_HINT_SUMMARY, ISTI_POINT_HINT_DONE, ISTI_POINT_SWEEP_CLEARED,
-                                             ISTI_POINT_SWEEP_FREED, ISTI_POINT_SWEEP_DESCRIPTORS, ISTI_POINT_SWEEP_CLEAN};
+    static const enum isti_point points[] = {ISTI_POINT_JOIN_LOCKED,   ISTI_POINT_SWEEP_LOCKED,      ISTI_POINT_UNHOLD_CLEARED,
+                                             ISTI_POINT_UNHOLD_FENCED, ISTI_POINT_FREE_SCANNED,      ISTI_POINT_FREE_PUNCHING,
+                                             ISTI_POINT_FREE_PUNCHED,  ISTI_POINT_FREE_DEAD,         ISTI_POINT_HINT_BIT,
+                                             ISTI_POINT_HINT_SUMMARY,  ISTI_POINT_HINT_DONE,         ISTI_POINT_SWEEP_CLEARED,
+                                             ISTI_POINT_SWEEP_FREED,   ISTI_POINT_SWEEP_DESCRIPTORS, ISTI_POINT_SWEEP_CLEAN};
     unsigned killed = 0;
     for (size_t i = 0; i < sizeof points / sizeof *points; i++)
         killed += crowd(points[i], 1);
@@ -679,8 +683,9 @@ int main(int argc, char **argv) {
     crowds();
     set(&super.st->over, 1);
     CHECK_EQ(test_wait(worker, 20), 0);
-    printf("%u points of %d, %u kills, %u stops with %u segments caught; %llu segments, %llu attached, %llu stale tokens refused\n", reached,
-           (int)ISTI_POINT_COUNT, super.kills, super.stops, super.caught_ever, (unsigned long long)super.st->area.segments, (unsigned long long)super.st->area.attaches, (unsigned long long)super.st->area.stale);
+    printf("%u points of %d, %u kills, %u stops with %u segments caught; %llu segments, %llu attached, %llu stale tokens refused\n",
+           reached, (int)ISTI_POINT_COUNT, super.kills, super.stops, super.caught_ever, (unsigned long long)super.st->area.segments,
+           (unsigned long long)super.st->area.attaches, (unsigned long long)super.st->area.stale);
     CHECK_EQ(reached, ISTI_POINT_COUNT);
     return 0;
 }

@@ -260,7 +260,8 @@ int main(int argc, char **argv) {
            "%llu frozen, %llu forks (%llu without their parent's), %llu stale tokens refused, %llu times full\n",
            super.kills, super.stops, super.execs, super.kills + WORKERS, super.looks, (unsigned long long)a->steps,
            (unsigned long long)a->segments, (unsigned long long)a->attaches, (unsigned long long)a->loads, (unsigned long long)a->names,
-           (unsigned long long)a->frozen, (unsigned long long)a->forks, (unsigned long long)a->strangers, (unsigned long long)a->stale, (unsigned long long)a->full);
+           (unsigned long long)a->frozen, (unsigned long long)a->forks, (unsigned long long)a->strangers, (unsigned long long)a->stale,
+           (unsigned long long)a->full);
     CHECK(super.kills > 5 && a->attaches > 1000 && a->stale > 100 && a->loads > 10);
     return 0;
 }

@@ -77,7 +77,8 @@ void swarm_check(ist_segment s, uint64_t tag, const char *when) {
         return;
     ist_segment_read_info(s, &info);
     CHECK(false, "%s: the content of descriptor %u.%u, %zu bytes, tag %llu, says %llu; %u owners, %u processes", when, info.descriptor,
-          info.descriptor_generation, ist_segment_size(s), (unsigned long long)tag, (unsigned long long)swarm_tag(s), info.owners, info.processes);
+          info.descriptor_generation, ist_segment_size(s), (unsigned long long)tag, (unsigned long long)swarm_tag(s), info.owners,
+          info.processes);
 }
 
 struct swarm_held swarm_make(struct swarm_area *area, size_t size) {
@@ -302,9 +303,16 @@ void swarm_step(struct swarm_self *self) {
         name_one(self);
     r >>= 20;
     switch (r % 16) {
-    case 0: case 1: case 2: make_one(self); break;
-    case 3: case 4: case 5: tell(self); break;
-    case 6: case 7: case 8: case 9: attach(self); break;
+    case 0:
+    case 1:
+    case 2: make_one(self); break;
+    case 3:
+    case 4:
+    case 5: tell(self); break;
+    case 6:
+    case 7:
+    case 8:
+    case 9: attach(self); break;
     case 10: lease(self); break;
     case 11: freeze(self); break;
     case 12:
