@@ -57,20 +57,20 @@ static PyObject *class_of(core_state *state, error_class kind) {
     return state->Error;
 }
 
+static PyObject *add_limit(PyObject *text, const char *name, const struct rlimit *limit) {
+    if (text == NULL || limit->rlim_cur == RLIM_INFINITY)
+        return text;
+    PyObject *more = PyUnicode_FromFormat("%U; this process's %s is %llu bytes", text, name, (unsigned long long)limit->rlim_cur);
+    Py_DECREF(text);
+    return more;
+}
+
 /* What the process has been denied of address space and size of files, as that may be why; empty if it hasn't. */
 static PyObject *limits_text(void) {
-    static const struct {
-        int which;
-        const char *name;
-    } limits[] = {{RLIMIT_AS, "RLIMIT_AS"}, {RLIMIT_FSIZE, "RLIMIT_FSIZE"}};
-    PyObject *text = PyUnicode_FromString("");
-    for (size_t i = 0; text != NULL && i < sizeof limits / sizeof *limits; i++) {
-        struct rlimit limit;
-        if (getrlimit(limits[i].which, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
-            Py_SETREF(text, PyUnicode_FromFormat("%U; this process's %s is %llu bytes", text, limits[i].name,
-                                                 (unsigned long long)limit.rlim_cur));
-    }
-    return text;
+    struct rlimit space = {.rlim_cur = RLIM_INFINITY}, file = {.rlim_cur = RLIM_INFINITY};
+    getrlimit(RLIMIT_AS, &space); /* a failure leaves no limit */
+    getrlimit(RLIMIT_FSIZE, &file);
+    return add_limit(add_limit(PyUnicode_FromString(""), "RLIMIT_AS", &space), "RLIMIT_FSIZE", &file);
 }
 
 static void set_error(core_state *state, int error, PyObject *what) {

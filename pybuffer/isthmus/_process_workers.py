@@ -34,6 +34,14 @@ _log = logging.getLogger("isthmus")
 _spawn = multiprocessing.get_context("spawn")
 
 
+def _pidfd(pid: int | None) -> int:
+    """-1 where the system has none to give."""
+    try:
+        return os.pidfd_open(pid) if pid is not None else -1
+    except OSError:
+        return -1
+
+
 class ProcessEngine(_crew.Engine):
     """`lock` guards what stop() uses from other threads: pidfd, process, wanted_signal."""
 
@@ -61,8 +69,11 @@ class ProcessEngine(_crew.Engine):
             self._forget()
             raise
 
+    def _wanted(self) -> signal.Signals | None:
+        return self.wanted_signal  # other threads set it
+
     def _spawn(self) -> None:
-        if self.wanted_signal is not None:
+        if self._wanted() is not None:
             raise _crew.Died("a worker process was not started")
         self._connection, theirs = _spawn.Pipe()
         try:
@@ -74,8 +85,7 @@ class ProcessEngine(_crew.Engine):
         with self.lock:
             self.process = process
             # The sentinel is not enough: what a task forks has inherited the other end of it.
-            with contextlib.suppress(OSError):
-                self.pidfd = os.pidfd_open(process.pid)
+            self.pidfd = _pidfd(process.pid)
             wanted = self.wanted_signal
         self._end = self.pidfd if self.pidfd >= 0 else process.sentinel
         self._poll.register(self._connection, select.POLLIN)

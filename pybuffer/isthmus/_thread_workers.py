@@ -13,7 +13,7 @@ __all__ = ["ThreadKind"]
 
 _AGAIN = 0.1  # seconds between two attempts to end what a thread is doing
 
-type _Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+_Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
 class ThreadEngine(_crew.Engine):
@@ -94,7 +94,8 @@ def _raise_in(ident: int, error: type[BaseException] | None) -> bool:
     """Has the interpreter raise an exception in a thread, when that next runs Python code; None takes it back."""
     import ctypes
 
-    return ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), None if error is None else ctypes.py_object(error)) > 0
+    raised = None if error is None else ctypes.py_object(error)
+    return bool(ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), raised))
 
 
 def _as_text(error: BaseException) -> WorkerError:

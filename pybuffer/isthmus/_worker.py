@@ -84,7 +84,7 @@ class _Unpickler(_payload.Unpickler):
             return super().load()
         except ImportError as error:
             error.add_note(
-                "This is from unpickling the call in the worker. If an argument is an ndarray, send a SharedArray instead: isthmus.array(x)."
+                "This is from unpickling the call in the worker. If an argument is an ndarray, send a SharedArray: isthmus.array(x)."
             )
             raise
 

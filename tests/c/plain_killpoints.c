@@ -49,7 +49,7 @@ static void disarm(void) {
         isti_point_arm((enum isti_point)p, 0);
 }
 
-static void take_a_break(void) { usleep(50); }
+static void take_a_break(void) { sched_yield(); }
 
 static ist_segment attach(const ist_token *token, uint64_t tag) {
     ist_segment s;
@@ -170,6 +170,22 @@ static void wrapped(void) {
     CHECK_EQ(ist_segment_acquire(&token, &again), 0);
     ist_segment_release(again);
     ist_segment_release(s);
+}
+
+/* More at once than there are free rows: the table is used further. */
+static void fill_the_table(void) {
+    enum { MOST = 3000 };
+    static ist_segment s[MOST];
+    int n = 0;
+    for (unsigned before = isti_point_reached(ISTI_POINT_PUBLISH_RAISED); n < MOST; n++) {
+        s[n] = test_create(8, 0);
+        test_token(s[n]);
+        if (isti_point_reached(ISTI_POINT_PUBLISH_RAISED) != before)
+            break;
+    }
+    CHECK(n < MOST);
+    for (int i = 0; i <= n; i++)
+        ist_segment_release(s[i]);
 }
 
 static void note(struct stage *st, int i, const struct swarm_held *held) {
@@ -330,6 +346,7 @@ static void victim(struct stage *st) {
     note(st, 2, &c);
     attach_standing(st);
     wrapped();
+    fill_the_table();
     freeze(st);
     leases(&a);
     names(&a);
@@ -347,8 +364,10 @@ static void work(struct stage *st) {
     for (uint32_t acknowledged = 0; !is(&st->over, 1);) {
         uint32_t pause = atomic_load_explicit(&st->pause, memory_order_acquire); /* acquire: pairs with set */
         if (pause == 0) {
-            swarm_step(&self);
+            for (int i = 0; i < 4; i++)
+                swarm_step(&self);
             attach_standing(st);
+            take_a_break(); /* there are victims to be run as well */
             acknowledged = 0;
         } else if (pause != acknowledged) {
             ist_collect();

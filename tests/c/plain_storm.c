@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <isthmus/lease.h>
 #include <isthmus/process.h>
+#include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdlib.h>
@@ -66,7 +68,7 @@ static void *second_thread(void *argument) {
             swarm_step(&self);
         } else {
             set(&parked, order);
-            usleep(100);
+            sched_yield();
         }
     }
     swarm_release_all(&self);
@@ -89,7 +91,7 @@ static _Noreturn void work(unsigned number, uint64_t seed) {
             set(&storm->told[number], order);
         } else {
             swarm_live(&storm->area);
-            usleep(100);
+            sched_yield();
         }
     }
     test_join(second);
@@ -240,7 +242,7 @@ int main(int argc, char **argv) {
     for (unsigned w = 0; w < WORKERS; w++)
         start(w);
     for (uint64_t next = test_now(); test_now() < end;) {
-        usleep((useconds_t)(test_random(&super.random) % (SANITIZED ? 60000 : 12000)));
+        poll(NULL, 0, (int)(test_random(&super.random) % (SANITIZED ? 60 : 12)));
         disturb();
         if (test_now() >= next) {
             look();
