@@ -12,6 +12,7 @@ Fork: a forked child has none of the threads; there the crew and its unfinished 
 
 from __future__ import annotations
 
+import atexit
 import concurrent.futures
 import logging
 import os
@@ -370,6 +371,8 @@ def _stop_before_exit() -> None:
         # Runs before non-daemon threads are joined. The public atexit comes too late: after that join, which would
         # wait for ever.
         cast(Any, threading)._register_atexit(stop_all)
+        # A KeyboardInterrupt can come before that, or in the midst of it, and then nothing is joined either.
+        atexit.register(_stop_what_is_left)
         _prepared = True
 
 
@@ -385,11 +388,23 @@ def stop_all() -> None:
         for crew in crews:
             crew.join()
     except BaseException:  # Ctrl-C while waiting for tasks
-        for crew in crews:
-            crew.terminate()
-        for crew in crews:
-            crew.join()
+        _terminate_all()
         raise
+
+
+def _terminate_all() -> None:
+    crews = list(_crews)
+    for crew in crews:
+        crew.terminate()
+    for crew in crews:
+        crew.join()
+
+
+def _stop_what_is_left() -> None:
+    global _exiting
+    _exiting = True
+    if any(not worker.ended.is_set() for crew in list(_crews) for worker in crew.workers):
+        _terminate_all()
 
 
 def _after_fork_in_child() -> None:

@@ -425,6 +425,19 @@ def test_ctrl_c_ends_a_script(tmp_path, where):
         assert outcome.err.rstrip().endswith("KeyboardInterrupt"), outcome.err
 
 
+@pytest.mark.parametrize("kind", ["interpreter", "process"])
+def test_ctrl_c_before_the_end_has_begun(run, kind):
+    """The interpreter is interrupted on its way from the script to what waits for the workers: then nothing else waits."""
+    source = f"""
+        pool = ist.WorkerPool(2, kind={kind!r})
+        started(pool, flag)
+        import signal, threading
+        threading._register_atexit(signal.raise_signal, signal.SIGINT)
+    """
+    outcome = run(scripts.textwrap.dedent(INTERRUPTED) + scripts.textwrap.indent(scripts.textwrap.dedent(source), "    "))
+    assert outcome.out == "ready\n" and "KeyboardInterrupt" in outcome.err and "Fatal" not in outcome.err, outcome
+
+
 # ---- fork ----------------------------------------------------------------------------------------------------------
 
 
