@@ -336,6 +336,7 @@ void *isti_heap_alloc_slow(struct isti_thread *t, size_t size, uint32_t flags, u
     if (block == NULL) {
         /* leases may hold what is missing, and pages in this thread's cache may join their neighbours */
         ist_lease_expire();
+        isti_lease_settle(); /* the housekeeper may be at it */
         ist_sweep(); /* and other processes: the dead, and what the living have let go */
         isti_heap_purge();
         block = allocate(w, size, flags);

@@ -111,6 +111,7 @@ uint64_t isti_heap_mapped(void);
 
 /* lease.c: when the nearest lease ends, 0: there is none; and its part of ist_stats. */
 uint64_t isti_lease_next_deadline(void);
+void isti_lease_settle(void); /* waits for a moment, until what other threads took out of the leases is released */
 void isti_lease_stats(ist_stats *stats);
 
 #endif

@@ -8,7 +8,7 @@
  *   by_time lists all tickets in the order of their deadlines, by_age all leases in the order of their first ticket
  *
  * One mutex guards it all. References are released after the mutex is left, as that may run destructors; a lease that goes is taken out of
- * the table first, so nobody else can release it.
+ * the table first, so nobody else can release it. Whoever is short of memory then waits a moment for it (isti_lease_settle).
  */
 #include <isthmus/lease.h>
 
@@ -20,11 +20,13 @@
 #include "segment.h"
 
 #include <isthmus/segment_inline.h>
+#include <limits.h>
 #include <pthread.h>
 #include <string.h>
 
 #define DEFAULT_NS UINT64_C(300000000000)
 #define MINIMUM_NS UINT64_C(1000000)
+#define SETTLE_NS UINT64_C(20000000) /* a destructor may take longer, and may even wait for whoever waits here */
 #define MAXIMUM_NS (UINT64_C(100) * 365 * 24 * 3600 * 1000000000u)
 
 struct lease;
@@ -56,6 +58,7 @@ static struct {
     uint64_t bytes;
     bool inherited; /* in the child of a fork, while it throws away its copy of the parent's */
 } table;
+static _Atomic(uint32_t) releasing; /* futex: threads that took leases out and haven't released them all */
 static _Atomic(uint64_t) expired; /* relaxed: a statistic, written under the mutex, read by anybody */
 static _Atomic(uint64_t) duration = DEFAULT_NS; /* relaxed: a setting */
 
@@ -244,13 +247,21 @@ static void tell(struct isti_domain *d, uint32_t member) {
     IST_POINT(TICKET_TOLD);
 }
 
-/* Without the mutex. */
-static void release_all(struct lease *gone) {
+/* Leaves the mutex, and releases what was taken out. */
+static void leave(struct lease *gone) {
+    const bool any = gone != NULL;
+    if (any)
+        atomic_fetch_add_explicit(&releasing, 1, memory_order_relaxed); /* relaxed: the mutex orders it for whoever finds no lease then */
+    pthread_mutex_unlock(&mutex);
     while (gone != NULL) {
         struct lease *next = gone->next_gone;
         ist_segment_release(gone->segment);
         isti_os.free(gone);
         gone = next;
+    }
+    if (any) {
+        atomic_fetch_sub_explicit(&releasing, 1, memory_order_release); /* pairs with settle's acquire: the memory is free by then */
+        isti_os.futex_wake(&releasing, INT_MAX);
     }
 }
 
@@ -307,8 +318,7 @@ int ist_lease_take(ist_segment s, uint64_t *number) {
     poll(&gone);
     error = take(s, deadline, number, &gone);
     keep_bound(&gone);
-    pthread_mutex_unlock(&mutex);
-    release_all(gone);
+    leave(gone);
     if (error == 0)
         isti_housekeeper_lease(deadline);
     return error;
@@ -332,8 +342,7 @@ void ist_lease_strike(const ist_token *token, uint64_t number) {
     struct ticket *t = find_ticket(number, isti_desc(d->number, index, generation));
     if (t != NULL) /* else the child of the fork that took it: its copy is gone */
         strike(t, &gone);
-    pthread_mutex_unlock(&mutex);
-    release_all(gone);
+    leave(gone);
 }
 
 int ist_lease_load(const ist_token *token, uint64_t number, ist_segment *out) {
@@ -350,17 +359,21 @@ size_t ist_lease_expire(void) {
     pthread_mutex_lock(&mutex);
     poll(&gone);
     size_t count = strike_until(isti_os.now(), &gone);
-    pthread_mutex_unlock(&mutex);
-    release_all(gone);
+    leave(gone);
     return count;
+}
+
+void isti_lease_settle(void) {
+    const uint64_t deadline = isti_os.now() + SETTLE_NS;
+    for (uint32_t n; (n = atomic_load_explicit(&releasing, memory_order_acquire)) != 0 && isti_os.now() < deadline;)
+        isti_os.futex_wait(&releasing, n, deadline);
 }
 
 void isti_lease_poll(void) {
     struct lease *gone = NULL;
     pthread_mutex_lock(&mutex);
     poll(&gone);
-    pthread_mutex_unlock(&mutex);
-    release_all(gone);
+    leave(gone);
 }
 
 uint64_t ist_lease_set_duration(uint64_t ns) {
@@ -391,12 +404,12 @@ void isti_lease_fork_parent(void) { pthread_mutex_unlock(&mutex); }
 
 /* The parent's leases are the parent's: the child's copies go, and with them only the child's private counts. */
 void isti_lease_fork_child(void) {
-    pthread_mutex_unlock(&mutex); /* the forking thread locked it, and is this one */
-    struct lease *gone = NULL;
+    struct lease *gone = NULL; /* the forking thread locked the mutex, and is this one */
     table.inherited = true;
     while (table.earliest != NULL)
         strike(table.earliest, &gone);
     table.inherited = false;
-    release_all(gone);
+    atomic_store_explicit(&releasing, 0, memory_order_relaxed);
+    leave(gone);
     atomic_store_explicit(&expired, 0, memory_order_relaxed);
 }

@@ -6,7 +6,7 @@ as the payload exists. Everything else is pickled by value; what that copies of 
 ``isthmus.stats()["bytes_copied"]``.
 
 Between processes ndarrays go beside the bytes, too: each is copied into an array of its own, and what arrives is an
-ndarray over that.
+ndarray over that. What a task returns of such a one goes back without a copy.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from __future__ import annotations
 import functools
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from ._core import SharedArray, _count_copied, array
 
@@ -30,16 +30,20 @@ _SHARED_FROM = 1 << 15  # bytes: smaller ndarrays are pickled, which takes less 
 _ITEM_SIZES = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8), "c": (8, 16)}  # of dtypes that arrays have
 
 
-def dumps(obj: object, main_by_value: bool = False, ndarrays_shared: bool = False) -> tuple[bytes, Arrays]:
+def dumps(
+    obj: object, main_by_value: bool = False, ndarrays_shared: bool = False, lent: Sequence[SharedArray[Any]] = ()
+) -> tuple[bytes, Arrays]:
     """Pickles obj; the arrays anywhere in it come as handles of their own, in the order of their numbers.
 
     main_by_value: what ``__main__`` defines can't be found by its name on the other side. Then cloudpickle is used if
         there is one; otherwise such a function or class raises PicklingError.
     ndarrays_shared: ndarrays are copied into arrays, and arrive as ndarrays over them.
+    lent: what arrived as ndarrays with the call that this is the outcome of. It was copied for this call and belongs to nobody else,
+        so an ndarray that lies in it, without gaps, is not copied again.
     """
     file = io.BytesIO()
     pickler = (_by_value_pickler() if main_by_value else _Pickler)(file)
-    pickler.collected = collected = _Collected(ndarrays_shared)
+    pickler.collected = collected = _Collected(ndarrays_shared, lent)
     pickler.dump(obj)
     return file.getvalue(), tuple(collected.arrays)
 
@@ -50,24 +54,39 @@ class Unpickler(pickle.Unpickler):
     def __init__(self, payload: bytes | BinaryIO, arrays: Arrays) -> None:
         super().__init__(io.BytesIO(payload) if isinstance(payload, bytes) else payload)
         self._arrays = arrays
+        self.lent: list[SharedArray[Any]] = []  # what has become an ndarray
 
     def find_class(self, module: str, name: str) -> Any:
         if module == __name__:
             if name == "_array":
                 return self._arrays.__getitem__
             if name == "_ndarray":
-                return functools.partial(_as_ndarray, self._arrays)  # a method would make a cycle with the unpickler's memo
+                return functools.partial(_as_ndarray, self._arrays, self.lent)  # a method would make a cycle with the unpickler's memo
         return self.find_global(module, name)
 
     def find_global(self, module: str, name: str) -> Any:
         return super().find_class(module, name)
 
 
-def _as_ndarray(arrays: Arrays, number: int, transposed: bool) -> Any:
+def _as_ndarray(arrays: Arrays, lent: list[SharedArray[Any]], number: int, transposed: bool) -> Any:
     import numpy
 
+    lent.append(arrays[number])
     found = numpy.asarray(arrays[number])
     return found.T if transposed else found
+
+
+def _lies_in(obj: Any, lent: Sequence[SharedArray[Any]]) -> SharedArray[Any] | None:
+    """An array of obj's elements in C order, if obj is C-contiguous and lies in one of these."""
+    first = obj
+    while type(first.base) is type(obj):
+        first = first.base
+    exporter: Any = first.base.obj if type(first.base) is memoryview else None
+    if not obj.flags.c_contiguous or not any(exporter is one for one in lent):
+        return None
+    start = obj.__array_interface__["data"][0] - first.__array_interface__["data"][0]
+    flat = exporter.reshape(-1).view("u1")[start : start + obj.nbytes]
+    return cast("SharedArray[Any]", flat.view(obj.dtype.str).reshape(obj.shape))
 
 
 def write_frame(payload: bytes, arrays: Arrays) -> tuple[bytes, bytes]:
@@ -76,9 +95,8 @@ def write_frame(payload: bytes, arrays: Arrays) -> tuple[bytes, bytes]:
     return pickled + payload, pickled
 
 
-def read_frame(frame: bytes) -> tuple[BinaryIO, Arrays]:
+def read_frame(file: BinaryIO) -> tuple[BinaryIO, Arrays]:
     """Payload and arrays of a frame; reading it ends the leases."""
-    file = io.BytesIO(frame)
     return file, pickle.load(file)
 
 
@@ -98,9 +116,10 @@ def _ndarray(number: int, transposed: bool) -> Any:
 class _Collected:
     """What one pickler puts beside its bytes."""
 
-    def __init__(self, ndarrays_shared: bool) -> None:
+    def __init__(self, ndarrays_shared: bool, lent: Sequence[SharedArray[Any]] = ()) -> None:
         self.arrays: list[SharedArray[Any]] = []
         self.ndarrays_shared = ndarrays_shared
+        self.lent = lent
 
     def reduce(self, obj: Any) -> Any:
         kind = type(obj)
@@ -121,7 +140,9 @@ class _Collected:
             and obj.dtype.itemsize in _ITEM_SIZES[obj.dtype.kind]
         ):
             transposed = obj.flags.fnc
-            self.arrays.append(array(obj.T if transposed else obj))
+            plain = obj.T if transposed else obj
+            found = _lies_in(plain, self.lent) if self.lent else None
+            self.arrays.append(array(plain) if found is None else found)
             return _ndarray, (len(self.arrays) - 1, transposed)
         if not obj.flags.writeable:
             return obj.copy().__reduce_ex__(5)  # what arrives can be written to, whatever its size

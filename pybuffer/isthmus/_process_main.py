@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import signal
@@ -11,9 +12,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from . import _payload, _worker
+from ._core import SharedArray, stats
 
-__all__ = ["PATIENCE", "main"]
+__all__ = ["COPIED", "PATIENCE", "main"]
 
+COPIED = 8  # bytes of a reply before its frame: how many array bytes the worker copied, which the parent counts as well
 PATIENCE = 10.0  # seconds that a process has to end when it was told to
 
 _busy = False
@@ -52,16 +55,22 @@ def _serve(connection: Connection[bytes, bytes], main_by_value: bool) -> bool:
 
 
 def _answer(calls: list[bytes], main_by_value: bool) -> bytes:
+    lent: list[SharedArray[Any]] = []
+
     def dump(obj: object) -> tuple[bytes, _payload.Arrays]:
-        return _payload.dumps(obj, main_by_value, ndarrays_shared=True)
+        return _payload.dumps(obj, main_by_value, ndarrays_shared=True, lent=lent)
 
     def load() -> Any:
-        return _Unpickler(*_payload.read_frame(calls.pop())).load()
+        unpickler = _Unpickler(*_payload.read_frame(io.BytesIO(calls.pop())))
+        unpickler.lent = lent
+        return unpickler.load()
 
+    before = stats()["bytes_copied"]
     try:
-        return _payload.write_frame(*_worker.answer(load, dump))[0]
+        frame = _payload.write_frame(*_worker.answer(load, dump))[0]
     except Exception as error:  # an array that can't be sent
-        return _payload.write_frame(*_worker.failure(error, dump))[0]
+        frame = _payload.write_frame(*_worker.failure(error, dump))[0]
+    return (stats()["bytes_copied"] - before).to_bytes(COPIED, "little") + frame
 
 
 class _Unpickler(_payload.Unpickler):

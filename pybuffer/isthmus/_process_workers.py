@@ -11,6 +11,7 @@ until it was read. What was sent to a worker that died is read here, which ends 
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import multiprocessing
 import os
@@ -27,6 +28,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from . import _crew, _payload, _process_main, _remote
+from ._core import _count_copied
 
 __all__ = ["ProcessKind"]
 
@@ -99,7 +101,9 @@ class ProcessEngine(_crew.Engine):
             frame, leased = _payload.write_frame(payload, arrays)
             self._send(frame)
             del frame
-            return _remote.outcome(*_payload.read_frame(self._receive()))
+            reply = io.BytesIO(self._receive())
+            _count_copied(int.from_bytes(reply.read(_process_main.COPIED), "little"))
+            return _remote.outcome(*_payload.read_frame(reply))
         except _crew.Died:
             with contextlib.suppress(Exception):
                 pickle.loads(leased)  # whatever the worker didn't read

@@ -412,7 +412,7 @@ Test(descriptor, a_gibibyte_takes_no_longer) {
     held = test_create((size_t)1 << 30, 0);
     board->token = test_token(held);
     long large = peer_call(&p, time_attach, NULL);
-    CHECK(large < 20 * small + 20000, "%ld ns, and %ld ns for 1 GiB", small, large);
+    CHECK(TEST_ASAN || large < 20 * small + 20000, "%ld ns, and %ld ns for 1 GiB", small, large); /* there all of it is poisoned */
     peer_let_go(NULL);
     peer_end(&p);
 }

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <isthmus/process.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -207,6 +208,9 @@ Test(domain, the_dead_are_struck_out_without_a_call) {
     CHECK(test_filled(ist_segment_data(held), board->size, 5)); /* ours as well */
     ist_segment_release(held);
     CHECK(peer_memory_returns(0, 10), "the window of the dead keeps its memory");
+    for (uint64_t end = test_now() + UINT64_C(5000000000); /* relaxed: the exchange that takes it orders */
+         atomic_load_explicit(&home()->window_rows[0].used, memory_order_relaxed) != 0 && test_now() < end;)
+        sched_yield();
     ist_segment s = test_create(100, 0);
     CHECK_EQ(home()->window, 0); /* it can be had again */
     ist_segment_release(s);

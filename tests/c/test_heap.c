@@ -214,6 +214,43 @@ Test(heap, leases_whose_time_is_up_make_room) {
     ist_segment_release(t);
 }
 
+/* Another thread is at it: nothing is left in the table, and nothing is free yet. */
+static _Atomic(int) destroying;
+static _Atomic(uint64_t) ahead;
+static uint64_t (*real_now)(void);
+static uint64_t later(void) { return real_now() + atomic_load_explicit(&ahead, memory_order_relaxed); /* relaxed: a number */ }
+
+static void slowly(void *unused, void *data, size_t size) {
+    (void)unused, (void)data, (void)size;
+    atomic_store_explicit(&destroying, 1, memory_order_release); /* pairs with the test's acquire */
+    for (uint64_t end = test_now() + 5000000; test_now() < end;) {}
+}
+
+static void *expire(void *unused) {
+    ist_lease_expire();
+    return unused;
+}
+
+Test(heap, a_lease_that_is_just_ending_makes_room) {
+    static char outside[100];
+    configure(16 * MIB);
+    ist_segment s = test_create(10 * MIB, 0), t, last;
+    uint64_t number;
+    CHECK_EQ(ist_lease_take(s, &number), 0);
+    CHECK_EQ(ist_segment_wrap(outside, sizeof outside, slowly, NULL, 0, &last), 0);
+    CHECK_EQ(ist_lease_take(last, &number), 0);
+    ist_segment_release(last); /* what is taken out last is released first */
+    ist_segment_release(s);
+    real_now = isti_os.now;
+    isti_os.now = later;
+    atomic_store_explicit(&ahead, UINT64_C(3600000000000), memory_order_relaxed);
+    pthread_t thread = test_thread(expire, NULL);
+    while (!atomic_load_explicit(&destroying, memory_order_acquire)) {} /* acquire: pairs with slowly */
+    CHECK_EQ(ist_segment_create(10 * MIB, 0, &t), 0);
+    ist_segment_release(t);
+    test_join(thread);
+}
+
 /* ---- content */
 
 Test(heap, zeros_are_zero_in_recycled_memory) {
@@ -299,10 +336,6 @@ Test(heap, prefault_that_fails_gives_nothing) {
 }
 
 /* ---- without a housekeeper */
-
-static _Atomic(uint64_t) ahead;
-static uint64_t (*real_now)(void);
-static uint64_t later(void) { return real_now() + atomic_load_explicit(&ahead, memory_order_relaxed); /* relaxed: a number */ }
 
 static void run_without_housekeeper(void *by_option) {
     real_now = isti_os.now;

@@ -32,6 +32,7 @@ from typing import Any
 
 DEADLINE = 60.0  # seconds; what needs them hangs
 MARK = "ISTHMUS_TEST_GROUP"  # in the environment of every process of a group
+SANITIZED = os.environ.get("ISTHMUS_SANITIZER") == "address"  # its shadow needs address space, its leak check /proc
 
 
 def poll(condition: Callable[[], Any], what: str | Callable[[], str], deadline: float = DEADLINE) -> Any:
@@ -278,7 +279,9 @@ class Group:
     def environment(self, **more: str) -> dict[str, str]:
         here = os.path.dirname(os.path.abspath(__file__))
         paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
-        return os.environ | {"ISTHMUS_DOMAIN": "", MARK: self._mark, "PYTHONPATH": os.pathsep.join(paths)} | more
+        # A fault has to end a process here as it does without a sanitizer
+        options = {"ASAN_OPTIONS": f"{os.environ.get('ASAN_OPTIONS', '')}:handle_segv=0"} if SANITIZED else {}
+        return os.environ | options | {"ISTHMUS_DOMAIN": "", MARK: self._mark, "PYTHONPATH": os.pathsep.join(paths)} | more
 
     def launch(
         self, *arguments: str, prefix: tuple[str, ...] = (), env: dict[str, str] | None = None, **options: Any

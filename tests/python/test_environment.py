@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from processes import Group, Peer, Raised, empty, mounts
+from processes import SANITIZED, Group, Peer, Raised, empty, mounts
 
 MIB = 1 << 20
 
@@ -40,6 +40,7 @@ def to_and_fro(peer: Peer, other: Peer) -> None:
 # ---- limits of the process ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(SANITIZED, reason="AddressSanitizer's shadow doesn't fit into a limited address space")
 @pytest.mark.parametrize("kib", [80 << 10, 120 << 10, 400 << 10, 1 << 20, 8 << 20, 100 << 20, 1 << 30])
 def test_little_address_space(kib: int, group: Group) -> None:
     """RLIMIT_AS. One's own heap gets smaller; another's, which is large, can't be mapped under the smallest."""
@@ -174,6 +175,7 @@ def test_a_small_dev_shm(group: Group) -> None:
     to_and_fro(one, two)
 
 
+@pytest.mark.skipif(SANITIZED, reason="AddressSanitizer's leak check reads /proc")
 @pytest.mark.matrix
 def test_no_proc(group: Group) -> None:
     """It shares within itself; to others it says why not."""
