@@ -211,14 +211,18 @@ static PyObject *core_count_copied(PyObject *Py_UNUSED(module), PyObject *nbytes
 static PyMethodDef core_functions[] = {
     {"_count_copied", core_count_copied, METH_O, NULL},
     {"stats", core_stats, METH_NOARGS,
-     PyDoc_STR("stats($module, /)\n--\n\nWhat the process has, as a dict of numbers; each is a snapshot of its own. allocated, mapped and\n"
-               "lease_bytes are bytes; bytes_copied counts the array bytes that were copied rather than passed by reference.")},
+     PyDoc_STR(
+         "stats($module, /)\n--\n\nWhat the process has, as a dict of numbers; each is a snapshot of its own. allocated, mapped and\n"
+         "lease_bytes are bytes; bytes_copied counts the array bytes that were copied rather than passed by reference. published: its\n"
+         "segments that other processes can reach; processes: the living of its domains, itself included, one that is in two of them\n"
+         "counted twice.")},
     {"segments", core_segments, METH_NOARGS,
      PyDoc_STR("segments($module, /)\n--\n\nThe process's live segments, a list of SegmentInfo in no order.")},
     {"sweep", core_sweep, METH_NOARGS,
      PyDoc_STR(
          "sweep($module, /)\n--\n\nStrikes out dead processes, drops pickle leases whose time is up and gives unused memory back to the\n"
-         "system, now. A dict of how many: leases, processes.")},
+         "system, now. A dict of how many: leases, processes (once for each domain that one was in with this process).\n"
+         "Where a housekeeper runs it does so by itself every two seconds; one runs from a process's first token or pickle on.")},
     {"configure", KEYWORDS(core_configure),
      PyDoc_STR(
          "configure($module, /, *, heap_size=None, pickle_lease=None, housekeeper=True, max_processes=None, max_published=None)\n--\n\n"

@@ -88,6 +88,20 @@ uint32_t isti_holders(struct isti_domain *d, uint32_t index) {
     return n;
 }
 
+/* If not, all that hold it are dead, and it goes with the last of them that is swept. */
+bool isti_held_by_living(struct isti_domain *d, uint32_t index) {
+    for (uint32_t w = 0; w < holder_words(d); w++) {
+        /* relaxed: a look; whoever acts on it sweeps, or acquires */
+        uint64_t word = atomic_load_explicit(&d->descriptor_rows[index].holders[w], memory_order_relaxed);
+        for (; word != 0; word &= word - 1) {
+            uint32_t m = w * 64 + (uint32_t)__builtin_ctzll(word);
+            if (m < d->members && !isti_member_gone(d, m))
+                return true;
+        }
+    }
+    return false;
+}
+
 static int hold(struct isti_domain *d, uint32_t index, uint32_t generation, uint64_t *state) {
     struct isti_descriptor *row = &d->descriptor_rows[index];
     atomic_fetch_or_explicit(&row->holders[d->me / 64], bit_of(d->me), memory_order_relaxed); /* relaxed: S's release below orders it */

@@ -102,6 +102,7 @@ void isti_anchor_drop(void *anchor);
 int isti_probe_lock(struct isti_domain *d, int64_t byte); /* 0, -EAGAIN */
 void isti_probe_unlock(struct isti_domain *d, int64_t byte);
 bool isti_member_alive(struct isti_domain *d, uint32_t m);
+bool isti_member_gone(struct isti_domain *d, uint32_t m); /* nobody has the place; also in a domain that was only opened */
 void isti_member_ring(struct isti_domain *d, uint32_t m);
 uint32_t isti_members_high(struct isti_domain *d);
 extern pthread_mutex_t isti_sweep_mutex;
@@ -122,6 +123,7 @@ void isti_give_back(struct isti_domain *d, uint32_t index);
 void isti_row_free(struct isti_domain *d, uint32_t index);
 uint32_t isti_descriptors_high(struct isti_domain *d);
 uint32_t isti_holders(struct isti_domain *d, uint32_t index);
+bool isti_held_by_living(struct isti_domain *d, uint32_t index);
 uint64_t isti_processes_count(void);
 int isti_descriptor_readonly(struct isti_domain *d, uint32_t index, size_t size, const void **out);
 

@@ -65,6 +65,10 @@ bool isti_member_alive(struct isti_domain *d, uint32_t m) {
     return has_probe(d) && isti_os.lock_test(d->control_fd, ISTI_LOCK_MEMBER + (int64_t)m) == 1;
 }
 
+bool isti_member_gone(struct isti_domain *d, uint32_t m) {
+    return !(d->anchor != NULL && m == d->me) && has_probe(d) && isti_os.lock_test(d->control_fd, ISTI_LOCK_MEMBER + (int64_t)m) == 0;
+}
+
 /* Row m is ours by its lock: from here on a death is swept. */
 void isti_member_begin(struct isti_domain *d, uint32_t m) {
     uint32_t high = atomic_load_explicit(&d->marks->members, memory_order_relaxed);

@@ -245,6 +245,9 @@ static int attach_in(struct isti_domain *d, const char *name, size_t length, ist
                      struct found *found) {
     if (!find(d, name, length, found))
         return -ENOENT;
+    /* killed, and nobody noticed yet: the name may be another's by now, in another domain */
+    if (!isti_held_by_living(d, found->descriptor) && isti_sweep_domain(d) > 0 && !find(d, name, length, found))
+        return -ENOENT;
     if (found->size > *size)
         return -EINVAL;
     int error = isti_descriptor_acquire(d, found->descriptor, found->generation, out);
@@ -266,7 +269,7 @@ struct elsewhere {
 
 static bool look(struct isti_domain *d, ist_place place, void *argument) {
     struct elsewhere *e = argument;
-    if (!find(d, e->name, e->length, e->found))
+    if (!find(d, e->name, e->length, e->found) || !isti_held_by_living(d, e->found->descriptor))
         return false;
     memcpy(e->id, d->id, sizeof e->id);
     e->place = place;

@@ -28,7 +28,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from . import _crew, _payload, _process_main, _remote
-from ._core import _count_copied
+from ._core import _count_copied, sweep
 
 __all__ = ["ProcessKind"]
 
@@ -134,6 +134,7 @@ class ProcessEngine(_crew.Engine):
     def _how(self) -> str:
         """How the process ended; it has, or will soon."""
         self._bury()
+        sweep()  # what it held comes back at once
         process = self.process
         code = _exit_code(process)
         if code is None:

@@ -34,13 +34,14 @@ class Future[T](concurrent.futures.Future[T]):
 
 
 class WorkerPool(concurrent.futures.Executor):
-    """Runs calls in a pool of interpreters, so that pure Python code uses several cores.
+    """Runs calls in a pool of workers: interpreters, so that pure Python code uses several cores; or processes, or threads.
 
-    max_workers: how many interpreters at most; default: the number of CPUs this process may use. They are started as
-        they are needed, and stay until the pool is shut down.
-    kind: "interpreter", the only one there is so far.
+    max_workers: how many at most; default: the number of CPUs this process may use. They are started as they are needed,
+        and stay until the pool is shut down.
+    kind: "interpreter": of this process, each with a GIL of its own; numpy can't be imported there. "process": numpy can;
+        ndarrays arrive as ndarrays, by one copy. "thread": of this interpreter; nothing is pickled.
     initializer, initargs: called in each worker before its first task. If it fails, the pool is broken.
-    thread_name_prefix: of the threads that run the interpreters.
+    thread_name_prefix: of the threads here, one per worker; worker processes have the same names.
 
     Functions go by name: they must be importable, or defined in the script that runs. A worker runs that script
     again, under another name than ``__main__`` and not before a task needs it. SharedArrays, wherever they are in
@@ -133,7 +134,7 @@ class WorkerPool(concurrent.futures.Executor):
     def terminate_workers(self) -> None:
         """Ends the workers now: cancels what hasn't begun, and stops what is running, whose futures get WorkerError.
 
-        A call into C that doesn't return can't be stopped. Returns when the workers have ended.
+        A call into C that doesn't return can't be stopped, except in a process. Returns when the workers have ended.
         """
         self._crew.terminate()
         self._crew.join()

@@ -78,7 +78,7 @@ def die(how):
 
 def die_holding(flag, a):
     """Dies with a handle, an export and a lease of its own."""
-    view, more, token = memoryview(a), a[1:], ist.zeros(1000).token()
+    view, more, token = memoryview(a), a[1:], ist.full(64 << 20, 1, "u1").token()
     flag[0] = 1
     die(signal.SIGKILL)
     return view, more, token

@@ -193,7 +193,7 @@ def test_what_a_killed_worker_held_comes_back():
     with ist.WorkerPool(1, "process") as pool:
         future = pool.submit(tasks.die_holding, flag, a)
         assert "SIGKILL" in str(future.exception(DEADLINE))
-    ist.sweep()
+    assert heap_pages(os.getpid()) < 64 << 20, "at once"
     assert a.owners == 1 and a.segment.processes == 1
     del a, flag
     poll(lambda: ist.segments() == [], "what only the worker knew is gone as well")
