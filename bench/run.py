@@ -86,6 +86,8 @@ TARGETS = [
     Target("P15", "workers", "the demo: N workers against one interpreter, per worker", "≥ 0.85×", 0.85, "throughput"),
     Target("P15", "processes", "the same against a process pool", "≥ 0.9×", 0.9, "throughput"),
     Target("P15", "large results", "results of 4 MiB each against a process pool", "> 1×", 1.0, "throughput"),
+    Target("P15", "ndarrays", "ndarrays of 4 MiB to worker processes and back against ProcessPoolExecutor", "> 1×", 1.0, "throughput"),
+    Target("P15", "calls", "small calls to worker processes against ProcessPoolExecutor", "≥ 0.9×", 0.9, "throughput"),
     *(
         Target("P16", method, f"{method}() of 10 … 1,000,000 elements against numpy's", "≤ 2×", 2)
         for method in ("sum", "min", "max", "mean", "argmin", "argmax", "any", "all", "count_nonzero")
