@@ -94,6 +94,10 @@ class Progress:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
+def plural(noun: str, count: int) -> str:
+    return noun if count == 1 else noun + ("es" if noun.endswith("s") else "s")
+
+
 def run_alone(files: list[str], chunks: list[list[Job]], out: ist.SharedArray, what: str) -> float:
     """One pass over the files in this interpreter; returns the seconds."""
     with contextlib.closing(Progress(what, len(files))) as progress:
@@ -104,12 +108,12 @@ def run_alone(files: list[str], chunks: list[list[Job]], out: ist.SharedArray, w
         return time.perf_counter() - start
 
 
-def run_interpreters(chunks: list[list[Job]], out: ist.SharedArray, workers: int) -> Run:
-    name = f"{workers} worker interpreter{'s' * (workers > 1)}"
+def run_pool(chunks: list[list[Job]], out: ist.SharedArray, workers: int, kind: str) -> Run:
+    name = f"{workers} worker {plural(kind, workers)}"
     copied = ist.stats()["bytes_copied"]
     with contextlib.closing(Progress(name, sum(map(len, chunks)))) as progress:
         start = time.perf_counter()
-        with ist.WorkerPool(workers) as pool:
+        with ist.WorkerPool(workers, kind) as pool:
             for future in [pool.submit(demo_measure.ready) for _ in range(workers)]:
                 future.result()
             ready = time.perf_counter()
@@ -124,7 +128,7 @@ def run_interpreters(chunks: list[list[Job]], out: ist.SharedArray, workers: int
 
 def run_processes(chunks: list[list[Job]], out: array.array, workers: int) -> Run:
     """As above, but each task sends its rows back, and this process puts them together."""
-    name = f"{workers} process{'es' * (workers > 1)}, pickled results"
+    name = f"{workers} {plural('process', workers)}, pickled results"
     width = len(demo_measure.MEASURES)
     results = []
     with contextlib.closing(Progress(name, sum(map(len, chunks)))) as progress:
@@ -160,7 +164,7 @@ class Outcome:
     shared: ist.SharedArray  # files × measures, times repeats
 
 
-def do_job(folder: Path, paths: list[Path], workers: int, quick: bool) -> Outcome:
+def do_job(folder: Path, paths: list[Path], workers: int, kind: str, quick: bool) -> Outcome:
     files = [str(path) for path in paths]
     sizes = [size_of(file) for file in files]
     width = len(demo_measure.MEASURES)
@@ -183,9 +187,9 @@ def do_job(folder: Path, paths: list[Path], workers: int, quick: bool) -> Outcom
     pickled = array.array("q", bytes(alone.nbytes))
     processes = run_processes(chunks, pickled, workers)
     shared = ist.zeros((repeats * len(files), width), "i8")
-    interpreters = run_interpreters(chunks, shared, workers)
+    pool = run_pool(chunks, shared, workers, kind)
     equal = alone.tobytes() == shared.tobytes() == pickled.tobytes()
-    runs = [Run(one, 1, 0.0, seconds, seconds, 0), processes, interpreters]
+    runs = [Run(one, 1, 0.0, seconds, seconds, 0), processes, pool]
     names = [str(path.relative_to(folder)) for path in paths]
     return Outcome(names, repeats, runs, equal, shared)
 
@@ -202,6 +206,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         default=cores,
         help="worker interpreters, and processes (default: the cores, %(default)s)",
     )
+    parser.add_argument("--kind", choices=["interpreter", "process"], default="interpreter", help="of the workers (default: %(default)s)")
     parser.add_argument("--plot", type=Path, default=plot, metavar="FILE", help="where the plot goes (default: %(default)s)")
     parser.add_argument("--no-plot", action="store_true", help="no plot")
     parser.add_argument("--json", metavar="FILE", help="write the figures as JSON, too")
@@ -228,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
     version = sys.version.split()[0]
     source = f"the standard library of Python {version}" if options.path is None else str(folder)
     print(f"isthmus demo: the tokens of {len(paths):,} files of {source}; Python {version}\n", flush=True)
-    job = do_job(folder, paths, options.workers, options.quick)
+    job = do_job(folder, paths, options.workers, options.kind, options.quick)
     demo_report.print_report(job.files, job.shared)
     if not options.no_plot:
         demo_report.write_plot(options.plot, source, job.files, job.shared, job.runs)
@@ -238,12 +243,12 @@ def main(arguments: list[str] | None = None) -> int:
     if not job.equal:
         print("demo: FAILED: the three ways did not give the same measures")
         return 1
-    alone, processes, interpreters = job.runs
-    speed_up = alone.total / interpreters.total
+    alone, processes, pool = job.runs
+    speed_up = alone.total / pool.total
     print(
-        f"demo: ok, {interpreters.name}: {speed_up:.2f}× as fast as one interpreter "
+        f"demo: ok, {pool.name}: {speed_up:.2f}× as fast as one interpreter "
         f"({speed_up / options.workers:.2f} × {options.workers}), "
-        f"{processes.total / interpreters.total:.2f}× as fast as processes"
+        f"{processes.total / pool.total:.2f}× as fast as processes"
     )
     return 0
 
@@ -259,8 +264,8 @@ def print_figures(job: Outcome) -> None:
     print("\n  The total is from nothing to all workers gone; the speed-up is that of the totals.")
     verdict = "the same in all three" if job.equal else "NOT THE SAME in all three"
     print(f"  Measures: {rows:,} × {width} numbers, {verdict}.")
-    _, processes, interpreters = (f"{run.bytes_copied:,}" for run in job.runs)
-    print(f"  Array bytes copied: {interpreters} by the interpreters, {processes} by the processes.")
+    _, processes, pool = (f"{run.bytes_copied:,}" for run in job.runs)
+    print(f"  Array bytes copied: {pool} by the workers, {processes} by the processes that pickle.")
 
 
 def write_json(file: str, workers: int, job: Outcome) -> None:
@@ -270,7 +275,7 @@ def write_json(file: str, workers: int, job: Outcome) -> None:
         "files": len(job.files),
         "repeats": job.repeats,
         "measures": list(demo_measure.MEASURES),
-        "runs": dict(zip(("alone", "processes", "interpreters"), map(asdict, job.runs), strict=True)),
+        "runs": dict(zip(("alone", "processes", "pool"), map(asdict, job.runs), strict=True)),
         "equal": job.equal,
     }
     Path(file).write_text(json.dumps(figures, indent=2) + "\n")

@@ -18,10 +18,10 @@ cat "$out"
 attempt "demo: its last line says ok" grep -q '^demo: ok' "$out"
 figure "the three ways give the same measures" "d['equal'] and d['files'] > 100"
 figure "the interpreters copy no array byte, the processes do" \
-  "r['interpreters']['bytes_copied'] == 0 < r['processes']['bytes_copied']"
+  "r['pool']['bytes_copied'] == 0 < r['processes']['bytes_copied']"
 # The speed itself is measured by ./run bench; this only notices when the workers wait for each other.
 figure "the workers are ahead of one interpreter" \
-  "d['workers'] == 1 or r['alone']['total'] / r['interpreters']['total'] > 0.6 * min(d['workers'], 2)"
+  "d['workers'] == 1 or r['alone']['total'] / r['pool']['total'] > 0.6 * min(d['workers'], 2)"
 if grep -q 'No plot: matplotlib' "$out"; then result skipped 1 "demo: the plot (no matplotlib here)"
 else attempt "demo: writes a plot" is_png "$plot"; fi
 results_end

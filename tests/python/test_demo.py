@@ -105,7 +105,7 @@ def figures(outcome, path):
     assert data["equal"] is True
     last = outcome.out.rstrip().split("\n")[-1]
     assert last.startswith("demo: ok"), last
-    assert data["runs"]["interpreters"]["bytes_copied"] == data["runs"]["alone"]["bytes_copied"] == 0
+    assert data["runs"]["pool"]["bytes_copied"] == data["runs"]["alone"]["bytes_copied"] == 0
     assert data["runs"]["processes"]["bytes_copied"] > data["files"] * len(data["measures"]) * 8
     return data
 
