@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ./run stress: every plain C program and every tests/stress/*.py for ISTHMUS_STRESS_SECONDS each.
+# ./run stress: every plain C program, and the storm of processes in Python, for ISTHMUS_STRESS_SECONDS each.
 set -euo pipefail
 # shellcheck source=tools/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -11,15 +11,11 @@ export ISTHMUS_TEST_SECONDS=$((ISTHMUS_STRESS_SECONDS * 5 + 300))
 setup_tools test
 setup_python
 setup_build dev -DISTHMUS_BUILD_TESTS=ON
-setup_venv test || say "no numpy here; stress tests that need it will say so"
+require_pytest
 export PYTHONPATH=$BUILD/python
 cd "$ROOT"
 
 results_begin stress
 run_c_tests C "$BUILD/tests/c" plain
-for script in tests/stress/*.py; do
-  [[ -f $script ]] || continue
-  echo "--- $script"
-  attempt "$script" timeout -k 10 "$ISTHMUS_TEST_SECONDS" "$(venv_python)" "$script"
-done
+run_pytest "$TAG" "$VENV/bin/python" tests/python/test_storm.py -s
 results_end
