@@ -611,6 +611,14 @@ static void insist(enum isti_point point, bool exec) {
             return;
 }
 
+/* The same until it happened once, of what every point has to see. */
+static void see_to_it(enum isti_point point) {
+    for (int i = 0; i < 20 && super.kills_at[point] == 0; i++)
+        run(point, 1, i % 2 == 0, false);
+    for (int i = 0; i < 20 && super.stops_at[point] == 0; i++)
+        stop(point, 1, i % 2 == 0);
+}
+
 /* Every place is a dead process's, and each held something large of ours last: whoever joins has to sweep one first. */
 static bool crowd(enum isti_point point, unsigned times) {
     struct isti_domain *d = isti_domain_home_now();
@@ -692,6 +700,7 @@ int main(int argc, char **argv) {
             ;
         if (!TEST_ASAN)
             stop((enum isti_point)p, 1, false);
+        see_to_it((enum isti_point)p);
     }
     unsigned reached = 0;
     for (unsigned p = 0; p < ISTI_POINT_COUNT; p++) {

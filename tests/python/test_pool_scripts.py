@@ -422,7 +422,7 @@ def test_ctrl_c_ends_a_script(tmp_path, where):
     else:
         # 1: CPython forgets why a program ended if any interpreter meanwhile runs source from a string, as imports do
         assert outcome.status in (-signal.SIGINT, 1), outcome
-        assert outcome.err.rstrip().endswith("KeyboardInterrupt"), outcome.err
+        assert "\nKeyboardInterrupt\n" in outcome.err, outcome.err  # notes may follow
 
 
 @pytest.mark.parametrize("kind", ["interpreter", "process"])
