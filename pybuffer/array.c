@@ -354,7 +354,12 @@ GETTER(size, PyLong_FromSsize_t(array_size(a)))
 GETTER(itemsize, PyLong_FromSsize_t(a->dtype->itemsize))
 GETTER(nbytes, PyLong_FromSsize_t(a->nbytes))
 GETTER(dtype, Py_NewRef((PyObject *)a->dtype))
-GETTER(format, PyUnicode_FromString(a->dtype->format))
+static PyObject *get_format(PyObject *self, void *Py_UNUSED(closure)) {
+    SharedArrayObject *a = (SharedArrayObject *)self;
+    const char *format = array_check(a) < 0 ? NULL : array_format(a);
+    return format == NULL ? NULL : PyUnicode_FromString(format);
+}
+
 GETTER(readonly, PyBool_FromLong(array_readonly(a)))
 GETTER(frozen, PyBool_FromLong((array_flags(array_root(a)) & ARRAY_FROZEN) != 0))
 GETTER(c_contiguous, PyBool_FromLong((array_flags(a) & ARRAY_C_CONTIGUOUS) != 0))

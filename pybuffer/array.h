@@ -11,7 +11,7 @@
 
 /* Memory described as an array; owns nothing. */
 typedef struct strided {
-    const DTypeObject *dtype;
+    DTypeObject *dtype; /* borrowed */
     char *data; /* first element */
     int ndim;
     const Py_ssize_t *shape, *strides;
@@ -25,6 +25,15 @@ static inline strided strided_of(SharedArrayObject *a) { return (strided){a->dty
 /* ---- dtype.c ----------------------------------------------------------------------------------------------------------------------- */
 
 DTypeObject *dtype_from_format_object(core_state *state, PyObject *format); /* of a str; new reference */
+PyObject *dtype_description(const DTypeObject *dtype); /* what the constructor takes, for texts; new reference */
+PyObject *dtype_descr(const DTypeObject *dtype);       /* numpy's .descr; new reference */
+/* Room for one element, made ready for dtype_set: `few` if it fits there. NULL with MemoryError; item_free takes it back. */
+#define ITEM_FEW 64
+char *item_room(const DTypeObject *dtype, char *few);
+void item_free(char *room, const char *few);
+/* An array has no sub-arrays for elements: their axes become the array's. Replaces the (owned) dtype; -1 with ValueError. An S, U or V
+ * without a length gets 1, as numpy's. */
+int spread(core_state *state, DTypeObject **dtype, int *ndim, Py_ssize_t *shape);
 
 /* ---- array.c ----------------------------------------------------------------------------------------------------------------------- */
 
@@ -33,6 +42,9 @@ void fill_c_strides(int ndim, const Py_ssize_t *shape, Py_ssize_t itemsize, Py_s
 static inline Py_ssize_t array_size(SharedArrayObject *a) { return a->nbytes / a->dtype->itemsize; }
 /* A new root owner of memory of its own, in C order. `flags` as ist_segment_create's. NULL with an exception. */
 SharedArrayObject *array_create(core_state *state, DTypeObject *dtype, int ndim, const Py_ssize_t *shape, uint32_t flags);
+
+/* PEP 3118's format of the elements where they lie; NULL with ValueError if there is none. It lives as long as the dtype. */
+const char *array_format(SharedArrayObject *a);
 
 /* ---- shape.c ----------------------------------------------------------------------------------------------------------------------- */
 
@@ -52,7 +64,7 @@ int raise_not_castable(const DTypeObject *from, const DTypeObject *to); /* -1 wi
 /* Copies elements between equal shapes, casting; right when the two overlap. The caller pins both; the GIL is dropped for large ones.
  * -1 with MemoryError. */
 int copy_values(const strided *to, const strided *from);
-/* Every element of `to` becomes the one at `item`, which has its dtype. */
+/* Every element of `to` becomes the one at `item`, which has its dtype and is nobody else's to write. */
 void fill_values(const strided *to, const char *item);
 /* Copies n elements of a kind that are `stride` apart into a row. Plain C, no GIL needed. */
 void gather(char *to, const char *from, Py_ssize_t stride, Py_ssize_t itemsize, size_t n);
@@ -92,21 +104,26 @@ int broadcast_strides(const strided *from, int ndim, const Py_ssize_t *shape, Py
 int assign(core_state *state, SharedArrayObject *owner, const strided *to, PyObject *value);
 SharedArrayObject *array_from_object(core_state *state, PyObject *object, DTypeObject *dtype); /* always copies; dtype NULL: inferred */
 SharedArrayObject *array_copy_of(core_state *state, const strided *from, DTypeObject *dtype);  /* C order; the caller pins `from` */
-DTypeObject *promote(core_state *state, const DTypeObject *a, const DTypeObject *b); /* numpy's promote_types; borrowed */
+DTypeObject *promote(core_state *state, const DTypeObject *a, const DTypeObject *b); /* numpy's promote_types; new reference, or TypeError */
 
 /* ---- discover.c: nested sequences ---------------------------------------------------------------------------------------------------- */
 
 /* What a scalar or a nested sequence (of buffers, too) amounts to. */
 typedef struct discovery {
-    bool infer; /* the dtype too */
+    const DTypeObject *target; /* what the elements are to become; decides what is an element. NULL: infer that, too */
+    bool infer;
     int ndim; /* -1: no element reached yet */
     Py_ssize_t shape[IST_MAX_NDIM]; /* -1: not known yet */
-    DTypeObject *dtype; /* borrowed from the state; NULL: no element seen */
+    DTypeObject *dtype; /* owned; NULL: no element seen */
 } discovery;
-int discover(core_state *state, PyObject *object, bool infer, discovery *found); /* runs Python code; -1 with an exception */
+/* Runs Python code; -1 with an exception. `target` NULL, or an S, U or V without a length: inferred. Takes discovery_clear afterwards. */
+int discover(core_state *state, PyObject *object, const DTypeObject *target, discovery *found);
+void discovery_clear(discovery *found);
 /* Converts what was discovered into C order at `to`; a sequence that changed meanwhile raises. Runs Python code. */
-int fill_discovered(core_state *state, PyObject *object, const discovery *found, const DTypeObject *dtype, char *to);
-bool is_scalar(PyObject *object); /* a Python number, or something that is neither sequence nor buffer */
+int fill_discovered(core_state *state, PyObject *object, const discovery *found, DTypeObject *dtype, char *to);
+/* Whether it is one value for an element of that dtype (NULL: of any): a number, a str, anything that is neither sequence nor buffer; for
+ * S, U and V bytes as well, for fields a tuple. */
+bool is_scalar(const DTypeObject *dtype, PyObject *object);
 
 /* ---- index.c, compare.c, values.c, reduce.c, ownership.c, create.c, asarray.c ---------------------------------------------------------------------------------- */
 
@@ -130,6 +147,7 @@ extern PyMethodDef ownership_methods[];
 extern PyGetSetDef ownership_attributes[];
 extern PyGetSetDef values_attributes[];
 extern PyMethodDef create_functions[];
+int refuse_subarray(const DTypeObject *dtype); /* -1 with TypeError: values can't be converted to one */
 extern PyMethodDef asarray_functions[];
 #define KEYWORDS(function) ((PyCFunction)(void (*)(void))(function)), METH_FASTCALL | METH_KEYWORDS
 

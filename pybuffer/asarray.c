@@ -57,7 +57,7 @@ static int share_with_owner(core_state *state, SharedArrayObject *owner, const s
     }
     Py_ssize_t offset;
     int result = 0;
-    DTypeObject *dtype = state->dtypes[s->values.dtype->code];
+    DTypeObject *dtype = s->values.dtype;
     uint32_t flags = s->readonly ? ARRAY_READONLY : 0;
     if (root->segment.slot != NULL && lies_in(root->segment, root->start, &s->values, &offset)) {
         result = 1;
@@ -91,7 +91,7 @@ static int share_by_address(core_state *state, const source *s, PyObject **out) 
         ist_segment_release_inline(segment);
         return 0;
     }
-    *out = (PyObject *)array_new_root(state, segment, state->dtypes[s->values.dtype->code], s->values.ndim, s->values.shape,
+    *out = (PyObject *)array_new_root(state, segment, s->values.dtype, s->values.ndim, s->values.shape,
                                       s->values.strides, offset, s->readonly ? ARRAY_READONLY : 0);
     return 1;
 }
@@ -117,7 +117,7 @@ static int parse_copy(PyObject *copy) {
 }
 
 static PyObject *refuse_dtype(const DTypeObject *from, const DTypeObject *to) {
-    PyErr_Format(PyExc_ValueError, "copy=False, but '%s' elements as '%s' would be a copy", from->str, to->str);
+    PyErr_Format(PyExc_ValueError, "copy=False, but %S elements as %S would be a copy", from, to);
     return NULL;
 }
 
@@ -126,7 +126,7 @@ static PyObject *as_other_memory(core_state *state, PyObject *object, DTypeObjec
     if (source_open(state, object, &s) < 0)
         return NULL;
     PyObject *result = NULL;
-    bool same = dtype == NULL || dtype == s.values.dtype;
+    bool same = dtype == NULL || dtype_same(dtype, s.values.dtype);
     if (copy == COPY_NEVER && !same)
         refuse_dtype(s.values.dtype, dtype);
     else if (copy != COPY_ALWAYS && same && share(state, object, &s, &result) != 0)
@@ -135,7 +135,7 @@ static PyObject *as_other_memory(core_state *state, PyObject *object, DTypeObjec
         PyErr_Format(PyExc_ValueError, "copy=False, but the memory of this %.200s belongs to no segment: sharing it would copy",
                      Py_TYPE(object)->tp_name);
     else
-        result = (PyObject *)array_copy_of(state, &s.values, dtype != NULL ? dtype : state->dtypes[s.values.dtype->code]);
+        result = (PyObject *)array_from_object(state, object, dtype);
     source_close(&s);
     return result;
 }
@@ -145,12 +145,12 @@ static PyObject *as_array(core_state *state, PyObject *object, DTypeObject *dtyp
         SharedArrayObject *a = (SharedArrayObject *)object;
         if (array_check(a) < 0)
             return NULL;
-        bool same = dtype == NULL || dtype == a->dtype;
+        bool same = dtype == NULL || dtype_same(dtype, a->dtype);
         if (same && copy != COPY_ALWAYS)
             return Py_NewRef(object);
         if (copy == COPY_NEVER)
             return refuse_dtype(a->dtype, dtype);
-    } else if (!is_scalar(object) && PyObject_CheckBuffer(object)) {
+    } else if (!is_scalar(dtype, object) && PyObject_CheckBuffer(object)) {
         return as_other_memory(state, object, dtype, copy);
     } else if (copy == COPY_NEVER) {
         PyErr_Format(PyExc_ValueError, "copy=False, but %.200s has no buffer to share: it would be a copy", Py_TYPE(object)->tp_name);
@@ -172,7 +172,7 @@ static PyObject *core_asarray(PyObject *module, PyObject *const *args, Py_ssize_
     DTypeObject *dtype = NULL;
     if (given[1] != NULL && given[1] != Py_None && (dtype = dtype_from_object(state, given[1])) == NULL)
         return NULL;
-    PyObject *result = as_array(state, given[0], dtype, copy);
+    PyObject *result = dtype != NULL && refuse_subarray(dtype) < 0 ? NULL : as_array(state, given[0], dtype, copy);
     Py_XDECREF((PyObject *)dtype);
     return result;
 }

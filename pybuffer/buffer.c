@@ -31,12 +31,28 @@ static int check_request(SharedArrayObject *a, int flags) {
     return 0;
 }
 
-static void fill_view(SharedArrayObject *a, Py_buffer *view, int flags, bool readonly) {
+/* To what the elements are aligned, where they are: the greatest power of two, up to 16, that their addresses have in common. */
+static Py_ssize_t alignment_of(SharedArrayObject *a) {
+    uintptr_t bits = (uintptr_t)a->data | 16;
+    for (int i = 0; i < a->ndim; i++) {
+        if (ARRAY_SHAPE(a)[i] == 0)
+            return 16;
+        if (ARRAY_SHAPE(a)[i] > 1)
+            bits |= (uintptr_t)ARRAY_STRIDES(a)[i];
+    }
+    /* one structure alone, too: a reader pads it to its alignment otherwise */
+    bits |= a->dtype->code == IST_STRUCT ? (uintptr_t)a->dtype->itemsize : 0;
+    return (Py_ssize_t)(bits & -bits);
+}
+
+const char *array_format(SharedArrayObject *a) { return dtype_format(a->dtype, alignment_of(a)); }
+
+static void fill_view(SharedArrayObject *a, Py_buffer *view, int flags, bool readonly, const char *format) {
     view->buf = a->data;
     view->len = a->nbytes;
     view->itemsize = a->dtype->itemsize;
     view->readonly = readonly;
-    view->format = flags & PyBUF_FORMAT ? (char *)(uintptr_t)a->dtype->format : NULL;
+    view->format = (char *)(uintptr_t)format; /* the dtype's, which lives as long as the handle */
     bool shaped = (flags & PyBUF_ND) == PyBUF_ND;
     view->ndim = shaped ? a->ndim : 1;
     view->shape = shaped && a->ndim > 0 ? ARRAY_SHAPE(a) : NULL;
@@ -49,6 +65,9 @@ int array_getbuffer(PyObject *self, Py_buffer *view, int flags) {
     view->obj = NULL;
     /* PyBUF_FULL and PyBUF_FULL_RO, what memoryview asks for, can be met by every array */
     if ((flags | PyBUF_WRITABLE) != PyBUF_FULL && check_request(a, flags) < 0)
+        return -1;
+    const char *format = NULL;
+    if ((flags & PyBUF_FORMAT) && (array_check(a) < 0 || (format = array_format(a)) == NULL))
         return -1;
     bool readonly = array_readonly(a);
     uint64_t unit = readonly ? HOLD_SHARED : HOLD_WRITER;
@@ -67,7 +86,7 @@ int array_getbuffer(PyObject *self, Py_buffer *view, int flags) {
         return refuse("SharedArray: the underlying buffer is read-only");
     }
     block_count_export(array_root(a), 1);
-    fill_view(a, view, flags, readonly);
+    fill_view(a, view, flags, readonly, format);
     view->internal = readonly ? NULL : &writer;
     view->obj = Py_NewRef(self);
     return 0;

@@ -2,11 +2,11 @@
  *
  * Invariant: what compares equal hashes equal, bytes and memoryviews of bytes included: == goes by values, whatever the dtypes.
  */
-#include "array.h"
+#include "dtype.h"
 
 #include <math.h>
 
-#define BLOCK 256
+#define BLOCK_BYTES 4096
 
 /* ---- equality -------------------------------------------------------------------------------------------------------------------- */
 
@@ -29,7 +29,10 @@ EQUAL(equal_doubles, double, p != q)
 #define HALF_NAN(h) (((h) & 0x7fff) > 0x7c00)
 EQUAL(equal_halves, uint16_t, HALF_NAN(p) || HALF_NAN(q) || (p != q && ((p | q) & 0x7fff) != 0))
 
-/* n elements of one dtype, side by side. */
+EQUAL(equal_longs, long double, p != q)
+EQUAL(equal_times, int64_t, p != q || p == NAT)
+
+/* n elements of one dtype, side by side, in native order. */
 static bool equal_run(const DTypeObject *dtype, const char *x, const char *y, size_t n) {
     switch (dtype->code) {
     case IST_BOOL: return equal_bools(x, y, n);
@@ -38,35 +41,46 @@ static bool equal_run(const DTypeObject *dtype, const char *x, const char *y, si
     case IST_F8: return equal_doubles(x, y, n);
     case IST_C8: return equal_floats(x, y, 2 * n);
     case IST_C16: return equal_doubles(x, y, 2 * n);
+    case IST_LONG: return equal_longs(x, y, n);
+    case IST_CLONG: return equal_longs(x, y, 2 * n);
+    case IST_DATETIME:
+    case IST_TIMEDELTA: return equal_times(x, y, n);
     default: return equal_bits(x, y, n, dtype->itemsize);
     }
 }
 
+/* Of elements without fields and of at most BLOCK_BYTES. */
 static bool equal_walk(walk *w, const DTypeObject *dtype) {
-    char x_room[BLOCK * 16], y_room[BLOCK * 16];
-    Py_ssize_t itemsize = dtype->itemsize;
+    char rooms[2][BLOCK_BYTES];
+    const Py_ssize_t itemsize = dtype->itemsize;
+    const size_t block = (size_t)(BLOCK_BYTES / itemsize);
     do {
-        for (size_t done = 0; done < w->n; done += BLOCK) {
-            size_t some = w->n - done < BLOCK ? w->n - done : BLOCK;
-            const char *x = w->at[0] + (Py_ssize_t)done * w->inner[0], *y = w->at[1] + (Py_ssize_t)done * w->inner[1];
-            if (w->inner[0] != itemsize)
-                gather(x_room, x, w->inner[0], itemsize, some), x = x_room;
-            if (w->inner[1] != itemsize)
-                gather(y_room, y, w->inner[1], itemsize, some), y = y_room;
-            if (!equal_run(dtype, x, y, some))
+        for (size_t done = 0; done < w->n; done += block) {
+            size_t some = w->n - done < block ? w->n - done : block;
+            const char *at[2];
+            for (int k = 0; k < 2; k++) {
+                at[k] = w->at[k] + (Py_ssize_t)done * w->inner[k];
+                if (w->inner[k] != itemsize || dtype->swapped) {
+                    gather(rooms[k], at[k], w->inner[k], itemsize, some);
+                    at[k] = rooms[k];
+                }
+                if (dtype->swapped)
+                    swap_elements(dtype, rooms[k], some);
+            }
+            if (!equal_run(dtype, at[0], at[1], some))
                 return false;
         }
     } while (walk_next(w));
     return true;
 }
 
-/* Different dtypes: as Python compares their numbers, which is exact. */
+/* Different dtypes, and fields: as Python compares their values, which is exact. */
 static int equal_objects(walk *w, const DTypeObject *x_dtype, const DTypeObject *y_dtype) {
     do {
         for (size_t i = 0; i < w->n; i++) {
             PyObject *x = dtype_get(x_dtype, w->at[0] + (Py_ssize_t)i * w->inner[0]);
             PyObject *y = x == NULL ? NULL : dtype_get(y_dtype, w->at[1] + (Py_ssize_t)i * w->inner[1]);
-            int equal = y == NULL ? -1 : PyObject_RichCompareBool(x, y, Py_EQ);
+            int equal = y == NULL ? -1 : x == Py_None ? 0 : PyObject_RichCompareBool(x, y, Py_EQ); /* None: NaT, equal to nothing */
             Py_XDECREF(x);
             Py_XDECREF(y);
             if (equal <= 0)
@@ -83,7 +97,7 @@ static int equal_values(const strided *x, const strided *y) {
     walk_begin(&w, x, y, false);
     if (w.n == 0)
         return 1;
-    if (x->dtype != y->dtype)
+    if (!dtype_same(x->dtype, y->dtype) || x->dtype->code == IST_STRUCT || x->dtype->itemsize > BLOCK_BYTES)
         return equal_objects(&w, x->dtype, y->dtype);
     bool equal;
     Py_ssize_t nbytes = x->dtype->itemsize;
@@ -140,12 +154,12 @@ static int byte_of(PyObject *value) {
         Py_complex c = PyComplex_AsCComplex(value);
         return c.imag == 0 && c.real >= -128 && c.real <= 255 && c.real == (double)(int)c.real ? (int)c.real & 0xff : -1;
     }
-    double x = PyFloat_Check(value) ? PyFloat_AS_DOUBLE(value) : 0;
     if (PyLong_Check(value)) {
         int overflow;
         long i = PyLong_AsLongAndOverflow(value, &overflow);
         return overflow == 0 && i >= -128 && i <= 255 ? (int)(i & 0xff) : -1;
     }
+    double x = PyFloat_Check(value) ? PyFloat_AS_DOUBLE(value) : NAN;
     return x >= -128 && x <= 255 && x == (double)(int)x ? (int)x & 0xff : -1;
 }
 
@@ -164,6 +178,29 @@ static Py_uhash_t mix(Py_uhash_t hash, Py_uhash_t more) {
     return hash * (Py_uhash_t)UINT64_C(0xff51afd7ed558ccd);
 }
 
+/* A sub-array's lists as tuples, which hash; takes the value. */
+static PyObject *hashable(PyObject *value) {
+    if (value == NULL || (!PyList_Check(value) && !PyTuple_Check(value)))
+        return value;
+    PyObject *tuple = PySequence_Tuple(value);
+    Py_DECREF(value);
+    if (tuple == NULL)
+        return NULL;
+    Py_ssize_t n = PyTuple_GET_SIZE(tuple);
+    PyObject *result = PyTuple_New(n);
+    for (Py_ssize_t i = 0; result != NULL && i < n; i++) {
+        PyObject *part = hashable(Py_NewRef(PyTuple_GET_ITEM(tuple, i)));
+        if (part != NULL && is_nan(part))
+            Py_SETREF(part, PyLong_FromLong(0));
+        if (part == NULL)
+            Py_CLEAR(result);
+        else
+            PyTuple_SET_ITEM(result, i, part);
+    }
+    Py_DECREF(tuple);
+    return result;
+}
+
 /* Hash of all elements in C order; `bytes` is filled as long as they are bytes, else *is_bytes turns false. */
 static int hash_elements(SharedArrayObject *a, char *bytes, bool *is_bytes, Py_uhash_t *hash) {
     strided s = strided_of(a);
@@ -173,7 +210,7 @@ static int hash_elements(SharedArrayObject *a, char *bytes, bool *is_bytes, Py_u
         return 0;
     do {
         for (size_t i = 0; i < w.n; i++) {
-            PyObject *value = dtype_get(a->dtype, w.at[0] + (Py_ssize_t)i * w.inner[0]);
+            PyObject *value = hashable(dtype_get(a->dtype, w.at[0] + (Py_ssize_t)i * w.inner[0]));
             if (value == NULL)
                 return -1;
             int byte = *is_bytes ? byte_of(value) : -1;

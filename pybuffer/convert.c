@@ -5,7 +5,7 @@
  *   What is read is held while it is read (source), what is written is pinned while it is written; Python code runs only before the pin.
  *   Everything that can fail for a reason of the value's fails before the first element is written.
  */
-#include "array.h"
+#include "dtype.h"
 
 /* ---- dtypes --------------------------------------------------------------------------------------------------------------------- */
 
@@ -30,9 +30,9 @@ static Py_ssize_t float_bytes(const DTypeObject *dtype) {
     }
 }
 
-DTypeObject *promote(core_state *state, const DTypeObject *a, const DTypeObject *b) {
+static DTypeObject *promote_numbers(core_state *state, const DTypeObject *a, const DTypeObject *b) {
     int code;
-    if (a == b || b->kind == 'b') {
+    if (a->code == b->code || b->kind == 'b') {
         code = (int)a->code;
     } else if (a->kind == 'b') {
         code = (int)b->code;
@@ -40,12 +40,52 @@ DTypeObject *promote(core_state *state, const DTypeObject *a, const DTypeObject 
         code = promote_integers(a, b);
     } else {
         Py_ssize_t bytes = Py_MAX(float_bytes(a), float_bytes(b));
-        if (a->kind == 'c' || b->kind == 'c')
-            code = bytes == 8 ? IST_C16 : IST_C8;
-        else
-            code = bytes == 8 ? IST_F8 : bytes == 4 ? IST_F4 : IST_F2;
+        bool is_complex = a->kind == 'c' || b->kind == 'c';
+        code = code_of_size(is_complex ? 'c' : 'f', (size_t)(is_complex ? 2 * Py_MAX(bytes, 4) : bytes));
     }
-    return state->dtypes[code];
+    return dtype_of_code(state, (ist_type_code)code, false);
+}
+
+static bool is_integer(const DTypeObject *d) { return d->kind == 'b' || d->kind == 'i' || d->kind == 'u'; }
+
+DTypeObject *promote(core_state *state, const DTypeObject *a, const DTypeObject *b) {
+    int unit;
+    int32_t count;
+    if (a->code <= IST_CLONG && b->code <= IST_CLONG)
+        return promote_numbers(state, a, b);
+    if (dtype_same(a, b))
+        return dtype_in_order(state, a, NATIVE_ORDER);
+    if ((a->code == IST_BYTES || a->code == IST_TEXT) && (b->code == IST_BYTES || b->code == IST_TEXT)) {
+        Py_ssize_t a_length = a->code == IST_TEXT ? a->itemsize / 4 : a->itemsize, b_length = b->code == IST_TEXT ? b->itemsize / 4 : b->itemsize;
+        ist_type_code code = a->code == IST_TEXT || b->code == IST_TEXT ? IST_TEXT : IST_BYTES;
+        return dtype_of_length(state, code, Py_MAX(a_length, b_length), false);
+    }
+    if (a->code == b->code && (a->code == IST_DATETIME || a->code == IST_TIMEDELTA) && times_common(a, b, &unit, &count))
+        return dtype_of_time(state, a->code, unit, count, false);
+    if (a->code == IST_TIMEDELTA && is_integer(b))
+        return dtype_in_order(state, a, NATIVE_ORDER);
+    if (b->code == IST_TIMEDELTA && is_integer(a))
+        return dtype_in_order(state, b, NATIVE_ORDER);
+    PyObject *first = dtype_description(a), *second = first == NULL ? NULL : dtype_description(b);
+    if (second != NULL)
+        PyErr_Format(PyExc_TypeError, "%R and %R have no common dtype", first, second);
+    Py_XDECREF(first);
+    Py_XDECREF(second);
+    return NULL;
+}
+
+/* ---- room for an element ---------------------------------------------------------------------------------------------------------- */
+
+char *item_room(const DTypeObject *dtype, char *few) {
+    char *room = dtype->itemsize <= ITEM_FEW ? few : PyMem_RawMalloc((size_t)dtype->itemsize);
+    if (room == NULL)
+        PyErr_NoMemory();
+    return room;
+}
+
+void item_free(char *room, const char *few) {
+    if (room != few)
+        PyMem_RawFree(room);
 }
 
 /* ---- sources -------------------------------------------------------------------------------------------------------------------- */
@@ -69,17 +109,45 @@ static int straighten(source *s) {
     return 0;
 }
 
+/* numpy has no format for times and fields out of order: such an ndarray shows its elements as raw bytes, and its dtype beside it. */
+static int open_as_bytes(core_state *state, PyObject *object, source *s) {
+    PyObject *raised = PyErr_GetRaisedException();
+    PyObject *theirs = numpy_is_array(object) ? PyObject_GetAttrString(object, "dtype") : NULL, *bytes = NULL;
+    PyErr_Clear();
+    s->dtype = theirs == NULL ? NULL : dtype_from_object(state, theirs);
+    Py_XDECREF(theirs);
+    if (s->dtype != NULL) {
+        Py_XDECREF(raised);
+        bytes = PyObject_CallMethod(object, "view", "s", s->dtype->code == IST_STRUCT ? s->dtype->str : "V8");
+        int result = bytes == NULL ? -1 : PyObject_GetBuffer(bytes, &s->view, PyBUF_FULL_RO);
+        Py_XDECREF(bytes);
+        return result;
+    }
+    if (theirs == NULL)
+        PyErr_SetRaisedException(raised);
+    else
+        Py_XDECREF(raised);
+    return -1;
+}
+
 static int open_buffer(core_state *state, PyObject *object, source *s) {
-    if (PyObject_GetBuffer(object, &s->view, PyBUF_FULL_RO) < 0)
+    if (PyObject_GetBuffer(object, &s->view, PyBUF_FULL_RO) < 0 &&
+        (!PyErr_ExceptionMatches(PyExc_ValueError) || open_as_bytes(state, object, s) < 0))
         return -1;
     int ndim = s->view.ndim;
     if (ndim > IST_MAX_NDIM || ndim < 0) {
         PyErr_Format(PyExc_ValueError, "maximum supported dimension for an array is %d, found %d", IST_MAX_NDIM, ndim);
         return -1;
     }
-    s->dtype = dtype_from_format(state, s->view.format, s->view.itemsize);
+    if (s->dtype == NULL)
+        s->dtype = dtype_from_format(state, s->view.format, s->view.itemsize);
     if (s->dtype == NULL)
         return -1;
+    if (s->dtype->itemsize == 0 || s->dtype->code == IST_SUBARRAY || s->dtype->itemsize != s->view.itemsize) {
+        PyErr_Format(PyExc_TypeError, "buffer format '%s' isn't supported: its elements have %zd bytes%s", s->view.format,
+                     s->view.itemsize, s->dtype->code == IST_SUBARRAY ? " of several values" : "");
+        return -1;
+    }
     for (int i = 0; i < ndim; i++)
         s->dims[i] = s->view.shape != NULL ? s->view.shape[i] : s->view.len / s->view.itemsize;
     if (s->view.strides != NULL)
@@ -171,12 +239,14 @@ static void unpin(SharedArrayObject *owner) {
 }
 
 static int assign_scalar(SharedArrayObject *owner, const strided *to, PyObject *value) {
-    char item[16];
-    if (dtype_set(to->dtype, item, value) < 0 || pin_for_writing(owner) < 0)
-        return -1;
-    fill_values(to, item);
-    unpin(owner);
-    return 0;
+    char few[ITEM_FEW], *item = item_room(to->dtype, few);
+    int result = item == NULL || dtype_set(to->dtype, item, value) < 0 || pin_for_writing(owner) < 0 ? -1 : 0;
+    if (result == 0) {
+        fill_values(to, item);
+        unpin(owner);
+    }
+    item_free(item, few);
+    return result;
 }
 
 static int assign_values(SharedArrayObject *owner, const strided *to, const strided *from) {
@@ -202,7 +272,7 @@ static int assign_buffer(core_state *state, SharedArrayObject *owner, const stri
 
 static int assign_sequence(core_state *state, SharedArrayObject *owner, const strided *to, PyObject *value) {
     discovery found;
-    if (discover(state, value, false, &found) < 0)
+    if (discover(state, value, to->dtype, &found) < 0)
         return -1;
     Py_ssize_t nbytes = shape_bytes(found.ndim, found.shape, to->dtype->itemsize);
     if (nbytes < 0)
@@ -224,7 +294,7 @@ static int assign_sequence(core_state *state, SharedArrayObject *owner, const st
 }
 
 int assign(core_state *state, SharedArrayObject *owner, const strided *to, PyObject *value) {
-    if (is_scalar(value))
+    if (is_scalar(to->dtype, value))
         return assign_scalar(owner, to, value);
     if (PyObject_CheckBuffer(value))
         return assign_buffer(state, owner, to, value);
@@ -250,30 +320,47 @@ SharedArrayObject *array_copy_of(core_state *state, const strided *from, DTypeOb
     return copy;
 }
 
+/* What is asked for, in the length that was found; new reference. `asked` NULL: what was found, float64 if nothing was. */
+static DTypeObject *with_length(core_state *state, const DTypeObject *asked, const DTypeObject *found) {
+    if (asked == NULL && (found == NULL || found->itemsize > 0))
+        return found == NULL ? dtype_ref(state->dtypes[IST_F8]) : dtype_ref(found);
+    const DTypeObject *kind = asked != NULL ? asked : found;
+    Py_ssize_t length = 0;
+    if (found != NULL && (found->code == IST_BYTES || found->code == IST_TEXT || found->code == IST_VOID))
+        length = found->code == IST_TEXT ? found->itemsize / 4 : found->itemsize;
+    else if (found != NULL) {
+        PyErr_Format(PyExc_TypeError, "'%s' elements as '%s': how long they may become has to be said, as in '%c24'", found->str,
+                     kind->str, kind->kind);
+        return NULL;
+    }
+    return dtype_of_length(state, kind->code, Py_MAX(length, 1), kind->swapped);
+}
+
 static SharedArrayObject *array_from_buffer(core_state *state, PyObject *object, DTypeObject *dtype) {
     source s;
     if (source_open(state, object, &s) < 0)
         return NULL;
-    SharedArrayObject *copy = array_copy_of(state, &s.values, dtype != NULL ? dtype : state->dtypes[s.values.dtype->code]);
+    DTypeObject *wanted = dtype == NULL || dtype->itemsize > 0 ? dtype_ref(dtype != NULL ? dtype : s.values.dtype)
+                                                               : with_length(state, dtype, s.values.dtype);
+    SharedArrayObject *copy = wanted == NULL ? NULL : array_copy_of(state, &s.values, wanted);
+    Py_XDECREF((PyObject *)wanted);
     source_close(&s);
     return copy;
 }
 
 SharedArrayObject *array_from_object(core_state *state, PyObject *object, DTypeObject *dtype) {
-    if (!is_scalar(object) && PyObject_CheckBuffer(object))
+    if (!is_scalar(dtype, object) && PyObject_CheckBuffer(object))
         return array_from_buffer(state, object, dtype);
     discovery found;
-    if (discover(state, object, dtype == NULL, &found) < 0)
+    if (discover(state, object, dtype, &found) < 0)
         return NULL;
-    if (dtype == NULL)
-        dtype = found.dtype != NULL ? found.dtype : state->dtypes[IST_F8];
-    SharedArrayObject *a = array_create(state, dtype, found.ndim, found.shape, 0);
-    if (a == NULL)
-        return NULL;
-    if (fill_discovered(state, object, &found, dtype, a->data) < 0) { /* nobody else has it yet */
-        Py_DECREF((PyObject *)a);
-        return NULL;
-    }
-    ist_count_copied((size_t)a->nbytes);
+    DTypeObject *elements = found.infer ? with_length(state, dtype, found.dtype) : dtype_ref(dtype);
+    SharedArrayObject *a = elements == NULL ? NULL : array_create(state, elements, found.ndim, found.shape, 0);
+    if (a != NULL && fill_discovered(state, object, &found, elements, a->data) < 0) /* nobody else has it yet */
+        Py_CLEAR(a);
+    if (a != NULL)
+        ist_count_copied((size_t)a->nbytes);
+    Py_XDECREF((PyObject *)elements);
+    discovery_clear(&found);
     return a;
 }

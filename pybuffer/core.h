@@ -14,12 +14,13 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #define IST_MAX_NDIM 64
 
 /* ---- dtype.c: kinds of element ------------------------------------------------------------------------------------------------- */
 
-/* A message carries the code between interpreters; the order is part of no file format. */
+/* Up to IST_NUMBERS: what the loops over elements are made for, in native byte order. The order is part of no file format. */
 typedef enum ist_type_code {
     IST_BOOL,
     IST_I1,
@@ -35,17 +36,55 @@ typedef enum ist_type_code {
     IST_F8,
     IST_C8,
     IST_C16,
+    IST_NUMBERS,
+    IST_LONG = IST_NUMBERS, /* long double */
+    IST_CLONG,              /* complex of two */
+    IST_BYTES,              /* S: bytes, filled up with zeros */
+    IST_TEXT,               /* U: code points of 4 bytes, filled up with zeros */
+    IST_VOID,               /* V: bytes as they are */
+    IST_DATETIME,           /* M: int64, a number of units since 1970 */
+    IST_TIMEDELTA,          /* m: int64, a number of units */
+    IST_STRUCT,             /* V with fields */
+    IST_SUBARRAY,           /* several of another: a field's dtype, never an array's */
     IST_TYPE_CODES
 } ist_type_code;
 
-typedef struct DTypeObject { /* isthmus.dtype; one object per code and interpreter, immutable */
+typedef struct DTypeObject DTypeObject;
+typedef struct ist_field {
+    PyObject *name; /* str */
+    DTypeObject *dtype;
+    Py_ssize_t offset;
+} ist_field;
+
+/* isthmus.dtype: immutable. The native numbers are one object per interpreter; of the others equal ones may be several: dtype_same(). */
+struct DTypeObject {
     PyObject_HEAD
     ist_type_code code;
-    char kind;            /* numpy's: b i u f c */
-    Py_ssize_t itemsize;  /* bytes */
-    const char *str;      /* numpy's string, "<f8" */
-    const char *format;   /* struct module's, "d"; static storage: a Py_buffer may point to it for ever */
-} DTypeObject;
+    char kind;            /* numpy's: b i u f c S U V M m */
+    bool swapped;         /* numbers, text and times in the other byte order */
+    bool aligned;         /* a struct made with align=True */
+    unsigned char unit;   /* times: enum ist_unit (times.h) and how many of it */
+    int32_t count;
+    int depth;            /* of nesting: 0 without fields */
+    Py_ssize_t itemsize;  /* bytes; 0 only for S, U and V without a length */
+    Py_ssize_t alignment; /* as a C compiler would have it */
+    const char *str;      /* numpy's string, "<f8"; "|V16" for a struct */
+    const char *spec;     /* all of it in one text: equal dtypes have equal ones. For those without fields it is str */
+    char *own;            /* where str and spec lie, if they aren't static */
+    _Atomic(char *) formats[5]; /* PEP 3118's, for memory aligned to 1, 2, 4, 8, 16 bytes; made when asked for, owned */
+    Py_ssize_t nfields;   /* structs */
+    ist_field *fields;
+    DTypeObject *base;    /* sub-arrays: of what, and how many */
+    int sub_ndim;
+    Py_ssize_t *sub_shape;
+};
+
+/* A number whose elements the loops can take as they are. */
+static inline bool dtype_is_native(const DTypeObject *d) { return d->code < IST_NUMBERS && !d->swapped; }
+static inline bool dtype_same(const DTypeObject *a, const DTypeObject *b) {
+    return a == b || (!(dtype_is_native(a) && dtype_is_native(b)) && strcmp(a->spec, b->spec) == 0);
+}
+static inline DTypeObject *dtype_ref(const DTypeObject *d) { return (DTypeObject *)Py_NewRef((PyObject *)(uintptr_t)d); }
 
 /* ---- interp.c: one block per interpreter --------------------------------------------------------------------------------------- */
 
@@ -124,7 +163,8 @@ static inline SharedArrayObject *array_root(SharedArrayObject *a) { return a->ro
 typedef struct core_state {
     PyTypeObject *array_type, *dtype_type, *worker_type;
     PyObject *Error, *SegmentGoneError, *DetachedError, *WorkerError; /* api.md's classes, made in module exec */
-    DTypeObject *dtypes[IST_TYPE_CODES];
+    DTypeObject *dtypes[IST_NUMBERS]; /* the native numbers */
+    PyObject *known;                  /* dict: spec -> dtype, some of the others */
     ist_block *block;    /* counted */
     PyObject *rebuild;   /* isthmus._core._rebuild, what a pickled array calls */
     PyTypeObject *info_type; /* SegmentInfo */
@@ -147,13 +187,18 @@ PyObject *segment_info_new(core_state *state, const ist_segment_info *info, int6
 PyObject *raise_error(core_state *state, int error, const char *what_format, ...);
 
 /* dtype.c */
-int dtype_init(PyObject *module, core_state *state);                    /* makes type and instances */
+int dtype_init(PyObject *module, core_state *state); /* makes type and native numbers */
+/* The dtype a spec text describes, which may come from anywhere: ValueError if it isn't one. */
+DTypeObject *dtype_from_spec(core_state *state, const char *spec, Py_ssize_t length);
+/* PEP 3118's format of elements in memory with that alignment, as numpy writes it; lives as long as the dtype. NULL with ValueError if
+ * there is none. */
+const char *dtype_format(DTypeObject *dtype, Py_ssize_t alignment);
 /* numpy's grammar, numpy dtypes and scalar types, Python types; new reference */
 DTypeObject *dtype_from_object(core_state *state, PyObject *spec);
-/* PEP 3118; new reference; TypeError names it */
+/* PEP 3118; new reference; TypeError names it. itemsize < 0: not known */
 DTypeObject *dtype_from_format(core_state *state, const char *format, Py_ssize_t itemsize);
 PyObject *dtype_get(const DTypeObject *dtype, const char *item);        /* a Python scalar; item may be unaligned */
-int dtype_set(const DTypeObject *dtype, char *item, PyObject *value);   /* all or nothing; may run Python code: pin around it */
+int dtype_set(const DTypeObject *dtype, char *item, PyObject *value);   /* may run Python code, and fail half-way: not into shared memory */
 
 /* array.c */
 int array_init(PyObject *module, core_state *state);

@@ -28,8 +28,8 @@ static PyObject *create(core_state *state, PyObject *shape_object, PyObject *spe
     DTypeObject *dtype = parse_dtype(state, spec);
     if (dtype == NULL)
         return NULL;
-    PyObject *a = (PyObject *)array_create(state, dtype, ndim, shape, flags | (uint32_t)prefault);
-    Py_DECREF((PyObject *)dtype);
+    PyObject *a = spread(state, &dtype, &ndim, shape) < 0 ? NULL : (PyObject *)array_create(state, dtype, ndim, shape, flags | (uint32_t)prefault);
+    Py_XDECREF((PyObject *)dtype);
     return a;
 }
 
@@ -66,12 +66,12 @@ static PyObject *core_buffer(PyObject *module, PyObject *nbytes) {
 
 /* ---- full, array ----------------------------------------------------------------------------------------------------------------- */
 
-/* The dtype a value has by itself; borrowed from the state. */
-static DTypeObject *dtype_of_value(core_state *state, PyObject *value) {
+/* The dtype a value has by itself; new reference. */
+static PyObject *dtype_of_value(core_state *state, PyObject *value) {
     discovery found;
-    if (discover(state, value, true, &found) < 0)
+    if (discover(state, value, NULL, &found) < 0)
         return NULL;
-    return found.dtype != NULL ? found.dtype : state->dtypes[IST_F8];
+    return (PyObject *)(found.dtype != NULL ? found.dtype : dtype_ref(state->dtypes[IST_F8]));
 }
 
 static PyObject *core_full(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
@@ -81,16 +81,22 @@ static PyObject *core_full(PyObject *module, PyObject *const *args, Py_ssize_t n
     PyObject *given[4];
     if (bind_arguments(&parameters, args, nargs, kwnames, given) < 0)
         return NULL;
-    PyObject *spec = given[2];
-    if (spec == NULL || spec == Py_None)
-        spec = (PyObject *)dtype_of_value(state, given[1]);
+    PyObject *spec = given[2] == NULL || given[2] == Py_None ? dtype_of_value(state, given[1]) : Py_NewRef(given[2]);
     SharedArrayObject *a = spec == NULL ? NULL : (SharedArrayObject *)create(state, given[0], spec, given[3], 0);
+    Py_XDECREF(spec);
     if (a == NULL)
         return NULL;
     strided to = strided_of(a);
     if (assign(state, a, &to, given[1]) < 0)
         Py_CLEAR(a);
     return (PyObject *)a;
+}
+
+int refuse_subarray(const DTypeObject *dtype) {
+    if (dtype->code != IST_SUBARRAY)
+        return 0;
+    PyErr_Format(PyExc_TypeError, "%R isn't what elements are: name its base, and reshape", dtype);
+    return -1;
 }
 
 static PyObject *core_array(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
@@ -103,7 +109,7 @@ static PyObject *core_array(PyObject *module, PyObject *const *args, Py_ssize_t 
     DTypeObject *dtype = NULL;
     if (given[1] != NULL && given[1] != Py_None && (dtype = dtype_from_object(state, given[1])) == NULL)
         return NULL;
-    PyObject *a = (PyObject *)array_from_object(state, given[0], dtype);
+    PyObject *a = dtype != NULL && refuse_subarray(dtype) < 0 ? NULL : (PyObject *)array_from_object(state, given[0], dtype);
     Py_XDECREF((PyObject *)dtype);
     return a;
 }
@@ -117,14 +123,16 @@ static PyObject *create_like(core_state *state, const signature *parameters, PyO
         return NULL;
     bool infer = given[1] == NULL || given[1] == Py_None;
     discovery found;
-    if (discover(state, given[0], infer, &found) < 0)
+    DTypeObject *dtype = infer ? NULL : parse_dtype(state, given[1]);
+    if ((dtype == NULL && !infer) || discover(state, given[0], dtype, &found) < 0) {
+        Py_XDECREF((PyObject *)dtype);
         return NULL;
-    PyObject *spec = infer ? (PyObject *)found.dtype : given[1];
-    DTypeObject *dtype = parse_dtype(state, spec);
-    if (dtype == NULL)
-        return NULL;
-    PyObject *a = (PyObject *)array_create(state, dtype, found.ndim, found.shape, flags);
-    Py_DECREF((PyObject *)dtype);
+    }
+    if (infer)
+        dtype = found.dtype != NULL ? dtype_ref(found.dtype) : dtype_ref(state->dtypes[IST_F8]);
+    discovery_clear(&found);
+    PyObject *a = spread(state, &dtype, &found.ndim, found.shape) < 0 ? NULL : (PyObject *)array_create(state, dtype, found.ndim, found.shape, flags);
+    Py_XDECREF((PyObject *)dtype);
     return a;
 }
 

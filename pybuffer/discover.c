@@ -1,9 +1,9 @@
-/* discover.c: nested sequences of numbers (and of arrays): their shape and common dtype, and their elements one by one.
+/* discover.c: nested sequences of values (and of arrays): their shape and common dtype, and their elements one by one.
  *
  * Two passes, because memory is asked for once. Python code runs in both (__len__, __getitem__, __index__, __float__, getbuffer), and may
  * change the lists between and during them: so every item is owned while it is looked at, and lengths are compared again when filling.
  */
-#include "array.h"
+#include "dtype.h"
 
 static int discover_at(core_state *state, PyObject *object, int depth, discovery *found);
 
@@ -16,7 +16,18 @@ static bool is_sequence(PyObject *object) {
            (PySequence_Check(object) && !PyUnicode_Check(object) && !PyDict_Check(object) && !PyType_Check(object));
 }
 
-bool is_scalar(PyObject *object) { return is_number(object) || (!PyObject_CheckBuffer(object) && !is_sequence(object)); }
+/* bytes are values where they can't be meant as a buffer of numbers: for S, U and V, and inside of sequences without a dtype. */
+static bool is_element(const DTypeObject *target, bool nested, PyObject *object) {
+    if (is_number(object) || PyUnicode_Check(object))
+        return true;
+    if (PyBytes_Check(object))
+        return target == NULL ? nested : target->code >= IST_BYTES && target->code <= IST_VOID;
+    if (PyTuple_Check(object))
+        return target != NULL && target->code == IST_STRUCT;
+    return (!PyObject_CheckBuffer(object) && !is_sequence(object)) || numpy_kind(object) != NULL;
+}
+
+bool is_scalar(const DTypeObject *dtype, PyObject *object) { return is_element(dtype, false, object); }
 
 /* A list or a tuple with the items of a sequence: itself, or a new one. */
 static PyObject *items_of(PyObject *object) {
@@ -75,12 +86,26 @@ static int see_end(discovery *found, int ndim) {
     return found->ndim == ndim ? 0 : raise_inhomogeneous(ndim);
 }
 
+/* Takes the reference; NULL: -1. */
 static int see_dtype(core_state *state, discovery *found, DTypeObject *dtype) {
-    if (found->dtype == NULL)
+    if (dtype == NULL)
+        return -1;
+    if (found->dtype == NULL) {
         found->dtype = dtype;
-    else if (found->dtype != dtype)
-        found->dtype = promote(state, found->dtype, dtype);
+        return 0;
+    }
+    DTypeObject *both = found->dtype == dtype ? dtype_ref(dtype) : promote(state, found->dtype, dtype);
+    Py_DECREF((PyObject *)dtype);
+    if (both == NULL)
+        return -1;
+    Py_SETREF(found->dtype, both);
     return 0;
+}
+
+static int see_number(core_state *state, discovery *found, ist_type_code code) {
+    if (found->dtype == state->dtypes[code])
+        return 0;
+    return see_dtype(state, found, dtype_ref(state->dtypes[code]));
 }
 
 /* An int that int64 doesn't hold is uint64 if that does, as for numpy. */
@@ -98,18 +123,26 @@ static int see_integer(core_state *state, discovery *found, PyObject *integer) {
             return -1;
         }
     }
-    return see_dtype(state, found, state->dtypes[overflow != 0 ? IST_U8 : IST_I8]);
+    return see_number(state, found, overflow != 0 ? IST_U8 : IST_I8);
 }
 
 static int see_scalar(core_state *state, discovery *found, PyObject *object) {
     if (PyFloat_Check(object))
-        return see_dtype(state, found, state->dtypes[IST_F8]);
+        return see_number(state, found, IST_F8);
     if (PyBool_Check(object))
-        return see_dtype(state, found, state->dtypes[IST_BOOL]);
+        return see_number(state, found, IST_BOOL);
     if (PyLong_Check(object))
         return see_integer(state, found, object);
     if (PyComplex_Check(object))
-        return see_dtype(state, found, state->dtypes[IST_C16]);
+        return see_number(state, found, IST_C16);
+    if (PyUnicode_Check(object))
+        return see_dtype(state, found, dtype_of_length(state, IST_TEXT, PyUnicode_GET_LENGTH(object), false));
+    if (PyBytes_Check(object))
+        return see_dtype(state, found, dtype_of_length(state, IST_BYTES, PyBytes_GET_SIZE(object), false));
+    bool is_time;
+    DTypeObject *time = times_dtype_of(state, object, &is_time);
+    if (is_time)
+        return see_dtype(state, found, time);
     PyNumberMethods *number = Py_TYPE(object)->tp_as_number;
     if (PyIndex_Check(object)) {
         PyObject *integer = PyNumber_Index(object);
@@ -118,8 +151,8 @@ static int see_scalar(core_state *state, discovery *found, PyObject *object) {
         return result;
     }
     if (number != NULL && number->nb_float != NULL)
-        return see_dtype(state, found, state->dtypes[IST_F8]);
-    PyErr_Format(PyExc_TypeError, "an array element must be a bool or a number, not %.200s: %R", Py_TYPE(object)->tp_name, object);
+        return see_number(state, found, IST_F8);
+    PyErr_Format(PyExc_TypeError, "an array element must be a number, text, bytes or a time, not %.200s: %R", Py_TYPE(object)->tp_name, object);
     return -1;
 }
 
@@ -133,7 +166,7 @@ static int discover_buffer(core_state *state, PyObject *object, int depth, disco
     if (result == 0)
         result = see_end(found, depth + s.values.ndim);
     if (result == 0 && found->infer)
-        result = see_dtype(state, found, state->dtypes[s.values.dtype->code]);
+        result = see_dtype(state, found, dtype_ref(s.values.dtype));
     source_close(&s);
     return result;
 }
@@ -158,30 +191,33 @@ static int discover_sequence(core_state *state, PyObject *object, int depth, dis
 }
 
 static int discover_at(core_state *state, PyObject *object, int depth, discovery *found) {
-    if (!is_number(object)) {
-        if (PyObject_CheckBuffer(object))
-            return discover_buffer(state, object, depth, found);
-        if (is_sequence(object))
-            return discover_sequence(state, object, depth, found);
-    }
+    if (!is_element(found->target, depth > 0, object))
+        return PyObject_CheckBuffer(object) ? discover_buffer(state, object, depth, found)
+                                            : discover_sequence(state, object, depth, found);
     if (see_end(found, depth) < 0)
         return -1;
     return found->infer ? see_scalar(state, found, object) : 0;
 }
 
-int discover(core_state *state, PyObject *object, bool infer, discovery *found) {
-    found->infer = infer;
+int discover(core_state *state, PyObject *object, const DTypeObject *target, discovery *found) {
+    found->target = target;
+    found->infer = target == NULL || target->itemsize == 0;
     found->ndim = -1;
     found->dtype = NULL;
     for (int i = 0; i < IST_MAX_NDIM; i++)
         found->shape[i] = -1;
-    return discover_at(state, object, 0, found);
+    int result = discover_at(state, object, 0, found);
+    if (result < 0)
+        discovery_clear(found);
+    return result;
 }
+
+void discovery_clear(discovery *found) { Py_CLEAR(found->dtype); }
 
 /* ---- second pass: elements ------------------------------------------------------------------------------------------------------ */
 
 /* An array inside the sequence, or a numpy scalar: `depth` axes are behind us. */
-static int fill_buffer(core_state *state, PyObject *object, int depth, const discovery *found, const DTypeObject *dtype, char *to) {
+static int fill_buffer(core_state *state, PyObject *object, int depth, const discovery *found, DTypeObject *dtype, char *to) {
     source s;
     if (source_open(state, object, &s) < 0)
         return -1;
@@ -201,8 +237,8 @@ static int fill_buffer(core_state *state, PyObject *object, int depth, const dis
     return result;
 }
 
-static int fill_at(core_state *state, PyObject *object, int depth, const discovery *found, const DTypeObject *dtype, char *to) {
-    if (is_number(object) || (!PyObject_CheckBuffer(object) && !is_sequence(object))) {
+static int fill_at(core_state *state, PyObject *object, int depth, const discovery *found, DTypeObject *dtype, char *to) {
+    if (is_element(found->target, depth > 0, object)) {
         if (depth != found->ndim) {
             raise_changed();
             return -1;
@@ -235,6 +271,6 @@ static int fill_at(core_state *state, PyObject *object, int depth, const discove
     return result;
 }
 
-int fill_discovered(core_state *state, PyObject *object, const discovery *found, const DTypeObject *dtype, char *to) {
+int fill_discovered(core_state *state, PyObject *object, const discovery *found, DTypeObject *dtype, char *to) {
     return fill_at(state, object, 0, found, dtype, to);
 }

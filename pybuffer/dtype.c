@@ -1,467 +1,686 @@
-/* dtype.c: isthmus.dtype, the kinds of element an array can have, and one element's way to Python and back.
+/* dtype.c: isthmus.dtype, the kinds of element an array can have: the objects and their type.
  *
- * One immutable object per type code and interpreter, made with the module and looked up ever after: comparing pointers compares dtypes.
- * Two grammars come in, and they disagree ("<l" has 8 bytes for numpy and 4 for struct): dtype_from_object reads numpy's,
- * dtype_from_format PEP 3118's. Elements are in native byte order, always.
+ * The native numbers are one immutable object each and interpreter. Every other dtype has a text, its *spec*, which says all of it; equal
+ * dtypes have equal ones, tokens and messages carry it, and the interpreter's `known` keeps some of them by it, so that comparing pointers
+ * mostly settles it (dtype_same).
+ *
+ *   spec   = numpy's string ("<f8", "|S10", "<M8[25s]")
+ *          | "(" length { "," length } ")" spec                                     a sub-array
+ *          | "{" itemsize ["a"] { ";" bytes ":" name "@" offset ":" spec } "}"      fields; a: aligned; bytes: of the name in UTF-8
+ *
+ * Two grammars come in from outside, and they disagree ("<l" has 8 bytes for numpy and 4 for struct): numpy_grammar.c reads numpy's,
+ * format.c PEP 3118's.
  */
-#include "array.h"
-#include "half.h"
+#include "dtype.h"
 
 #include <limits.h>
-#include <string.h>
 
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-#  define NATIVE ">"
-#  define SWAPPED '<'
-#else
-#  define NATIVE "<"
-#  define SWAPPED '>'
-#endif
+#define KNOWN_MAX 512 /* dtypes; beyond that they are forgotten, and made anew where they come up again */
 
 static const struct {
-    const char *str, *format, *name;
+    const char *str, *swapped, *name;
     char kind;
-    unsigned char itemsize;
-} types[IST_TYPE_CODES] = {
-    [IST_BOOL] = {"|b1", "?", "bool", 'b', 1},
-    [IST_I1] = {"|i1", "b", "int8", 'i', 1},
-    [IST_U1] = {"|u1", "B", "uint8", 'u', 1},
-    [IST_I2] = {NATIVE "i2", "h", "int16", 'i', 2},
-    [IST_U2] = {NATIVE "u2", "H", "uint16", 'u', 2},
-    [IST_I4] = {NATIVE "i4", "i", "int32", 'i', 4},
-    [IST_U4] = {NATIVE "u4", "I", "uint32", 'u', 4},
-    /* as numpy has it: an l that has 8 bytes, else q */
-    [IST_I8] = {NATIVE "i8", sizeof(long) == 8 ? "l" : "q", "int64", 'i', 8},
-    [IST_U8] = {NATIVE "u8", sizeof(long) == 8 ? "L" : "Q", "uint64", 'u', 8},
-    [IST_F2] = {NATIVE "f2", "e", "float16", 'f', 2},
-    [IST_F4] = {NATIVE "f4", "f", "float32", 'f', 4},
-    [IST_F8] = {NATIVE "f8", "d", "float64", 'f', 8},
-    [IST_C8] = {NATIVE "c8", "Zf", "complex64", 'c', 8},
-    [IST_C16] = {NATIVE "c16", "Zd", "complex128", 'c', 16},
+    unsigned char itemsize, alignment;
+} numbers[IST_CLONG + 1] = {
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#  define STR(text) ">" text, "<" text
+#else
+#  define STR(text) "<" text, ">" text
+#endif
+#define OF(type) sizeof(type), _Alignof(type)
+    [IST_BOOL] = {"|b1", "|b1", "bool", 'b', 1, 1},
+    [IST_I1] = {"|i1", "|i1", "int8", 'i', 1, 1},
+    [IST_U1] = {"|u1", "|u1", "uint8", 'u', 1, 1},
+    [IST_I2] = {STR("i2"), "int16", 'i', OF(int16_t)},
+    [IST_U2] = {STR("u2"), "uint16", 'u', OF(uint16_t)},
+    [IST_I4] = {STR("i4"), "int32", 'i', OF(int32_t)},
+    [IST_U4] = {STR("u4"), "uint32", 'u', OF(uint32_t)},
+    [IST_I8] = {STR("i8"), "int64", 'i', OF(int64_t)},
+    [IST_U8] = {STR("u8"), "uint64", 'u', OF(uint64_t)},
+    [IST_F2] = {STR("f2"), "float16", 'f', OF(uint16_t)},
+    [IST_F4] = {STR("f4"), "float32", 'f', OF(float)},
+    [IST_F8] = {STR("f8"), "float64", 'f', OF(double)},
+    [IST_C8] = {STR("c8"), "complex64", 'c', OF(float[2])},
+    [IST_C16] = {STR("c16"), "complex128", 'c', OF(double[2])},
+    [IST_LONG] = {STR("f16"), "float128", 'f', OF(long double)},
+    [IST_CLONG] = {STR("c32"), "complex256", 'c', OF(long double[2])},
 };
+static_assert(sizeof(long double) == 16, "the strings above say so");
 
-/* One letter: what it is for numpy and for struct. standard: its size after one of < > = !, 0: not allowed there. */
-static const struct {
-    char letter, kind;
-    unsigned char native, standard;
-} letters[] = {
-    {'?', 'b', 1, 1},
-    {'b', 'i', 1, 1},
-    {'B', 'u', 1, 1},
-    {'h', 'i', sizeof(short), 2},
-    {'H', 'u', sizeof(short), 2},
-    {'i', 'i', sizeof(int), 4},
-    {'I', 'u', sizeof(int), 4},
-    {'l', 'i', sizeof(long), 4},
-    {'L', 'u', sizeof(long), 4},
-    {'q', 'i', sizeof(long long), 8},
-    {'Q', 'u', sizeof(long long), 8},
-    {'n', 'i', sizeof(Py_ssize_t), 0},
-    {'N', 'u', sizeof(Py_ssize_t), 0},
-    {'e', 'f', 2, 2},
-    {'f', 'f', 4, 4},
-    {'d', 'f', 8, 8},
-    {'F', 'c', 8, 8},
-    {'D', 'c', 16, 16},
-    /* numpy only */
-    {'p', 'i', sizeof(void *), 0},
-    {'P', 'u', sizeof(void *), 0},
-};
-#define NUMPY_ONLY(letter) ((letter) == 'p' || (letter) == 'P')
+const char *dtype_name(ist_type_code code) { return numbers[code].name; }
 
-/* Names of numpy's scalar types besides types[].name. */
-static const struct {
-    const char *name;
-    char letter;
-} aliases[] = {
-    {"bool_", '?'},    {"byte", 'b'},      {"ubyte", 'B'},   {"short", 'h'},    {"ushort", 'H'}, {"intc", 'i'},  {"uintc", 'I'},
-    {"int_", 'n'},     {"int", 'n'},       {"uint", 'N'},    {"long", 'l'},     {"ulong", 'L'},  {"intp", 'n'},  {"uintp", 'N'},
-    {"longlong", 'q'}, {"ulonglong", 'Q'}, {"half", 'e'},    {"single", 'f'},   {"double", 'd'}, {"float", 'd'}, {"float_", 'd'},
-    {"csingle", 'F'},  {"cdouble", 'D'},   {"complex", 'D'}, {"complex_", 'D'},
-};
+/* ---- objects -------------------------------------------------------------------------------------------------------------------- */
 
-/* ---- grammars ------------------------------------------------------------------------------------------------------------------ */
-
-#define NO_CODE (-1)
-
-static int code_of(char kind, size_t itemsize) {
-    for (int code = 0; code < IST_TYPE_CODES; code++)
-        if (types[code].kind == kind && types[code].itemsize == itemsize)
-            return code;
-    return NO_CODE;
-}
-
-static int code_of_letter(char letter, bool standard) {
-    for (size_t i = 0; i < sizeof letters / sizeof *letters; i++) {
-        if (letters[i].letter == letter)
-            return code_of(letters[i].kind, standard ? letters[i].standard : letters[i].native);
-    }
-    return NO_CODE;
-}
-
-static int code_of_name(const char *name) {
-    for (int code = 0; code < IST_TYPE_CODES; code++)
-        if (strcmp(types[code].name, name) == 0)
-            return code;
-    for (size_t i = 0; i < sizeof aliases / sizeof *aliases; i++)
-        if (strcmp(aliases[i].name, name) == 0)
-            return code_of_letter(aliases[i].letter, false);
-    return NO_CODE;
-}
-
-/* "f8", "d" */
-static int code_of_numpy(const char *text) {
-    if (text[0] == '\0')
-        return NO_CODE;
-    if (text[1] == '\0')
-        return code_of_letter(text[0], false);
-    if (text[1] >= '1' && text[1] <= '9' && text[2] == '\0')
-        return code_of(text[0], (size_t)(text[1] - '0'));
-    if (strcmp(text, "c16") == 0)
-        return IST_C16;
-    return NO_CODE;
-}
-
-static DTypeObject *dtype_of_code(core_state *state, int code) { return (DTypeObject *)Py_NewRef((PyObject *)state->dtypes[code]); }
-
-static DTypeObject *not_understood(PyObject *spec) {
-    PyErr_Format(PyExc_TypeError,
-                 "data type %R not understood: isthmus has bool, int8 to int64, uint8 to uint64, float16 to float64, "
-                 "complex64 and complex128",
-                 spec);
-    return NULL;
-}
-
-static DTypeObject *dtype_from_text(core_state *state, PyObject *spec, PyObject *text_object) {
-    Py_ssize_t length;
-    const char *text = PyUnicode_AsUTF8AndSize(text_object, &length);
-    if (text == NULL)
+static DTypeObject *allocate(core_state *state, ist_type_code code, char kind, Py_ssize_t itemsize, Py_ssize_t alignment) {
+    DTypeObject *d = PyObject_GC_New(DTypeObject, state->dtype_type);
+    if (d == NULL)
         return NULL;
-    if ((size_t)length != strlen(text))
-        return not_understood(spec);
-    int code = code_of_name(text);
-    if (code != NO_CODE)
-        return dtype_of_code(state, code);
-    bool ordered = text[0] == '<' || text[0] == '>' || text[0] == '=' || text[0] == '|';
-    code = code_of_numpy(text + ordered);
-    if (code == NO_CODE)
-        return not_understood(spec);
-    if (text[0] == SWAPPED && types[code].itemsize > 1) {
-        PyErr_Format(PyExc_TypeError, "data type %R is in the other byte order: arrays are native, here '%s'", spec, types[code].str);
-        return NULL;
-    }
-    return dtype_of_code(state, code);
+    memset((char *)d + sizeof(PyObject), 0, sizeof *d - sizeof(PyObject));
+    d->code = code;
+    d->kind = kind;
+    d->itemsize = itemsize;
+    d->alignment = alignment;
+    d->str = d->spec = "";
+    return d;
 }
 
-static bool from_numpy(PyTypeObject *type) {
-    bool found = false;
-    PyObject *module = PyObject_GetAttrString((PyObject *)type, "__module__");
-    if (module != NULL && PyUnicode_Check(module)) {
-        const char *name = PyUnicode_AsUTF8(module);
-        found = name != NULL && (strcmp(name, "numpy") == 0 || strncmp(name, "numpy.", 6) == 0);
+/* Tracked, and known by its spec if there is room. Takes d; an equal dtype that is known already comes back in its stead. */
+static DTypeObject *settle(core_state *state, DTypeObject *d) {
+    PyObject_GC_Track((PyObject *)d);
+    PyObject *spec = PyUnicode_FromString(d->spec);
+    PyObject *found = spec == NULL ? NULL : PyDict_GetItemWithError(state->known, spec);
+    if (found != NULL) {
+        Py_INCREF(found);
+        Py_SETREF(d, (DTypeObject *)found);
+    } else if (spec == NULL || PyErr_Occurred()) {
+        Py_CLEAR(d);
+    } else {
+        if (PyDict_GET_SIZE(state->known) >= KNOWN_MAX)
+            PyDict_Clear(state->known);
+        if (PyDict_SetItem(state->known, spec, (PyObject *)d) < 0)
+            Py_CLEAR(d);
     }
-    Py_XDECREF(module);
-    PyErr_Clear();
-    return found;
+    Py_XDECREF(spec);
+    return d;
 }
 
-static DTypeObject *dtype_from_type(core_state *state, PyTypeObject *type) {
-    if (type == &PyFloat_Type)
-        return dtype_of_code(state, IST_F8);
-    if (type == &PyLong_Type)
-        return dtype_of_code(state, IST_I8);
-    if (type == &PyBool_Type)
-        return dtype_of_code(state, IST_BOOL);
-    if (type == &PyComplex_Type)
-        return dtype_of_code(state, IST_C16);
-    if (from_numpy(type)) {
-        PyObject *name = PyType_GetName(type);
-        if (name == NULL)
-            return NULL;
-        const char *text = PyUnicode_AsUTF8(name);
-        int code = text == NULL ? NO_CODE : code_of_name(text);
-        Py_DECREF(name);
-        if (code != NO_CODE)
-            return dtype_of_code(state, code);
-        PyErr_Clear();
-    }
-    return not_understood((PyObject *)type);
-}
-
-/* The .str of a numpy.dtype; NULL without an exception if it isn't one. */
-static PyObject *text_of_numpy_dtype(PyObject *spec) {
-    if (!from_numpy(Py_TYPE(spec)))
-        return NULL;
-    PyObject *text = PyObject_GetAttrString(spec, "str");
-    if (text != NULL && PyUnicode_Check(text))
-        return text;
-    Py_XDECREF(text);
-    PyErr_Clear();
-    return NULL;
-}
-
-DTypeObject *dtype_from_object(core_state *state, PyObject *spec) {
-    if (Py_IS_TYPE(spec, state->dtype_type))
-        return (DTypeObject *)Py_NewRef(spec);
-    if (spec == Py_None) /* as numpy */
-        return dtype_of_code(state, IST_F8);
-    if (PyUnicode_Check(spec))
-        return dtype_from_text(state, spec, spec);
-    if (PyType_Check(spec))
-        return dtype_from_type(state, (PyTypeObject *)spec);
-    PyObject *text = text_of_numpy_dtype(spec);
-    if (text == NULL)
-        return not_understood(spec);
-    DTypeObject *dtype = dtype_from_text(state, spec, text);
-    Py_DECREF(text);
-    return dtype;
-}
-
-DTypeObject *dtype_from_format(core_state *state, const char *format, Py_ssize_t itemsize) {
-    const char *text = format == NULL ? "B" : format;
-    bool swapped = text[0] == SWAPPED || (text[0] == '!' && SWAPPED == '>');
-    bool standard = text[0] == '<' || text[0] == '>' || text[0] == '=' || text[0] == '!';
-    text += standard || text[0] == '@' || text[0] == '^';
-    int code = NO_CODE;
-    if (text[0] == 'Z' && text[1] != '\0' && text[2] == '\0')
-        code = text[1] == 'f' ? IST_C8 : text[1] == 'd' ? IST_C16 : NO_CODE;
-    else if (text[0] != '\0' && text[1] == '\0' && !NUMPY_ONLY(text[0]))
-        code = code_of_letter(text[0], standard);
-    if (code == NO_CODE || (itemsize >= 0 && itemsize != types[code].itemsize)) {
-        if (code == NO_CODE)
-            PyErr_Format(PyExc_TypeError, "buffer format '%s' isn't supported: an element must be a bool or a native number", format);
-        else
-            PyErr_Format(PyExc_TypeError, "buffer format '%s' and item size %zd don't agree", format, itemsize);
-        return NULL;
-    }
-    if (swapped && types[code].itemsize > 1) {
-        PyErr_Format(PyExc_TypeError, "buffer format '%s' is in the other byte order: arrays are native, here '%s'", format,
-                     types[code].str);
-        return NULL;
-    }
-    return dtype_of_code(state, code);
-}
-
-DTypeObject *dtype_from_format_object(core_state *state, PyObject *format) {
-    if (!PyUnicode_Check(format)) {
-        PyErr_Format(PyExc_TypeError, "a format is a str, not %R", format);
-        return NULL;
-    }
-    Py_ssize_t length;
-    const char *text = PyUnicode_AsUTF8AndSize(format, &length);
-    if (text == NULL)
-        return NULL;
-    if ((size_t)length != strlen(text)) {
-        PyErr_Format(PyExc_TypeError, "buffer format %R isn't supported", format);
-        return NULL;
-    }
-    return dtype_from_format(state, text, -1);
-}
-
-/* ---- elements ------------------------------------------------------------------------------------------------------------------ */
-
-#define LOAD(type, variable)                                                                                                               \
-    type variable;                                                                                                                         \
-    memcpy(&variable, item, sizeof variable)
-
-PyObject *dtype_get(const DTypeObject *dtype, const char *item) {
-    switch (dtype->code) {
-    case IST_BOOL: return PyBool_FromLong(*item != 0);
-    case IST_I1: return PyLong_FromLong(*(const signed char *)item);
-    case IST_U1: return PyLong_FromLong(*(const unsigned char *)item);
-    case IST_I2: {
-        LOAD(int16_t, x);
-        return PyLong_FromLong(x);
-    }
-    case IST_U2: {
-        LOAD(uint16_t, x);
-        return PyLong_FromLong(x);
-    }
-    case IST_I4: {
-        LOAD(int32_t, x);
-        return PyLong_FromLong(x);
-    }
-    case IST_U4: {
-        LOAD(uint32_t, x);
-        return PyLong_FromUnsignedLong(x);
-    }
-    case IST_I8: {
-        LOAD(int64_t, x);
-        return PyLong_FromLongLong(x);
-    }
-    case IST_U8: {
-        LOAD(uint64_t, x);
-        return PyLong_FromUnsignedLongLong(x);
-    }
-    case IST_F2: {
-        LOAD(uint16_t, x);
-        return PyFloat_FromDouble(half_to_double(x));
-    }
-    case IST_F4: {
-        LOAD(float, x);
-        return PyFloat_FromDouble((double)x);
-    }
-    case IST_F8: {
-        LOAD(double, x);
-        return PyFloat_FromDouble(x);
-    }
-    case IST_C8: {
-        float x[2];
-        memcpy(x, item, sizeof x);
-        return PyComplex_FromDoubles((double)x[0], (double)x[1]);
-    }
-    case IST_C16: {
-        double x[2];
-        memcpy(x, item, sizeof x);
-        return PyComplex_FromDoubles(x[0], x[1]);
-    }
-    case IST_TYPE_CODES: break;
-    }
-    Py_UNREACHABLE();
-}
-
-static int out_of_bounds(const DTypeObject *dtype, PyObject *integer) {
-    PyErr_Clear();
-    PyErr_Format(PyExc_OverflowError, "Python integer %S out of bounds for %s", integer, types[dtype->code].name);
-    if (!PyErr_ExceptionMatches(PyExc_OverflowError)) { /* too long to be written out */
-        PyErr_Clear();
-        PyErr_Format(PyExc_OverflowError, "Python integer out of bounds for %s", types[dtype->code].name);
-    }
-    return -1;
-}
-
-static int set_signed(const DTypeObject *dtype, char *item, PyObject *integer) {
-    int overflow;
-    long long x = PyLong_AsLongLongAndOverflow(integer, &overflow);
-    if (x == -1 && overflow == 0 && PyErr_Occurred())
+/* Copies one text for str and spec. */
+static int name_it(DTypeObject *d, const char *text) {
+    size_t size = strlen(text) + 1;
+    d->own = PyMem_RawMalloc(size);
+    if (d->own == NULL) {
+        PyErr_NoMemory();
         return -1;
-    long long limit = dtype->itemsize == 8 ? LLONG_MAX : (1LL << (8 * dtype->itemsize - 1)) - 1;
-    if (overflow != 0 || x > limit || x < -limit - 1)
-        return out_of_bounds(dtype, integer);
-    switch (dtype->itemsize) {
-    case 1: *(signed char *)item = (signed char)x; break;
-    case 2: memcpy(item, &(int16_t){(int16_t)x}, 2); break;
-    case 4: memcpy(item, &(int32_t){(int32_t)x}, 4); break;
-    default: memcpy(item, &(int64_t){(int64_t)x}, 8); break;
     }
+    memcpy(d->own, text, size);
+    d->str = d->spec = d->own;
     return 0;
 }
 
-static int set_unsigned(const DTypeObject *dtype, char *item, PyObject *integer) {
-    unsigned long long x = PyLong_AsUnsignedLongLong(integer);
-    if (x == (unsigned long long)-1 && PyErr_Occurred())
-        return PyErr_ExceptionMatches(PyExc_OverflowError) ? out_of_bounds(dtype, integer) : -1;
-    unsigned long long limit = dtype->itemsize == 8 ? ULLONG_MAX : (1ULL << (8 * dtype->itemsize)) - 1;
-    if (x > limit)
-        return out_of_bounds(dtype, integer);
-    switch (dtype->itemsize) {
-    case 1: *(unsigned char *)item = (unsigned char)x; break;
-    case 2: memcpy(item, &(uint16_t){(uint16_t)x}, 2); break;
-    case 4: memcpy(item, &(uint32_t){(uint32_t)x}, 4); break;
-    default: memcpy(item, &(uint64_t){(uint64_t)x}, 8); break;
-    }
-    return 0;
+DTypeObject *dtype_of_code(core_state *state, ist_type_code code, bool swapped) {
+    swapped = swapped && numbers[code].itemsize > 1;
+    if (code < IST_NUMBERS && !swapped)
+        return dtype_ref(state->dtypes[code]);
+    DTypeObject *d = allocate(state, code, numbers[code].kind, numbers[code].itemsize, numbers[code].alignment);
+    if (d == NULL)
+        return NULL;
+    d->swapped = swapped;
+    d->str = d->spec = swapped ? numbers[code].swapped : numbers[code].str;
+    return settle(state, d);
 }
 
-static int set_integer(const DTypeObject *dtype, char *item, PyObject *value) {
-    if (PyLong_Check(value))
-        return dtype->kind == 'i' ? set_signed(dtype, item, value) : set_unsigned(dtype, item, value);
-    PyObject *integer = PyNumber_Index(value);
-    if (integer == NULL)
-        return -1;
-    int result = dtype->kind == 'i' ? set_signed(dtype, item, integer) : set_unsigned(dtype, item, integer);
-    Py_DECREF(integer);
+static DTypeObject *too_long(void) {
+    PyErr_Format(PyExc_ValueError, "a dtype's elements have at most %d bytes", DTYPE_ITEMSIZE_MAX);
+    return NULL;
+}
+
+DTypeObject *dtype_of_length(core_state *state, ist_type_code code, Py_ssize_t length, bool swapped) {
+    const Py_ssize_t unit = code == IST_TEXT ? 4 : 1;
+    if (length < 0 || length > DTYPE_ITEMSIZE_MAX / unit)
+        return too_long();
+    const char kind = code == IST_BYTES ? 'S' : code == IST_TEXT ? 'U' : 'V';
+    DTypeObject *d = allocate(state, code, kind, length * unit, unit);
+    if (d == NULL)
+        return NULL;
+    char text[32];
+    d->swapped = code == IST_TEXT && swapped;
+    PyOS_snprintf(text, sizeof text, "%c%c%zd", code != IST_TEXT ? '|' : swapped ? SWAPPED_ORDER : NATIVE_ORDER, kind, length);
+    if (name_it(d, text) < 0) {
+        Py_DECREF((PyObject *)d);
+        return NULL;
+    }
+    return settle(state, d);
+}
+
+DTypeObject *dtype_of_time(core_state *state, ist_type_code code, int unit, int32_t count, bool swapped) {
+    const char kind = code == IST_DATETIME ? 'M' : 'm';
+    DTypeObject *d = allocate(state, code, kind, 8, _Alignof(int64_t));
+    if (d == NULL)
+        return NULL;
+    char text[48], number[16] = "";
+    d->swapped = swapped;
+    d->unit = (unsigned char)unit;
+    d->count = unit == UNIT_GENERIC ? 1 : count;
+    if (count != 1)
+        PyOS_snprintf(number, sizeof number, "%d", (int)count);
+    int used = PyOS_snprintf(text, sizeof text, "%c%c8", swapped ? SWAPPED_ORDER : NATIVE_ORDER, kind);
+    if (unit != UNIT_GENERIC)
+        PyOS_snprintf(text + used, sizeof text - (size_t)used, "[%s%s]", number, times_unit_name(unit));
+    if (name_it(d, text) < 0) {
+        Py_DECREF((PyObject *)d);
+        return NULL;
+    }
+    return settle(state, d);
+}
+
+/* ---- composed ones: their text is written into a list of pieces ---------------------------------------------------------------- */
+
+static int finish_spec(DTypeObject *d, PyObject *spec) {
+    Py_ssize_t size;
+    const char *text = spec == NULL ? NULL : PyUnicode_AsUTF8AndSize(spec, &size);
+    int result = text == NULL ? -1 : 0;
+    if (result == 0 && strlen(text) != (size_t)size) {
+        PyErr_SetString(PyExc_ValueError, "a field's name can't have a null character in it");
+        result = -1;
+    }
+    if (result == 0) {
+        char str[32];
+        size_t str_size = (size_t)PyOS_snprintf(str, sizeof str, "|V%zd", d->itemsize) + 1;
+        d->own = PyMem_RawMalloc((size_t)size + 1 + str_size);
+        if (d->own == NULL) {
+            PyErr_NoMemory();
+            result = -1;
+        } else {
+            memcpy(d->own, text, (size_t)size + 1);
+            memcpy(d->own + size + 1, str, str_size);
+            d->spec = d->own;
+            d->str = d->own + size + 1;
+        }
+    }
+    Py_XDECREF(spec);
     return result;
 }
 
-static int set_float(const DTypeObject *dtype, char *item, PyObject *value) {
-    double x = PyFloat_AsDouble(value);
-    if (x == -1.0 && PyErr_Occurred())
-        return -1;
-    switch (dtype->itemsize) {
-    case 2: memcpy(item, &(uint16_t){half_from_double(x)}, 2); break;
-    case 4: memcpy(item, &(float){(float)x}, 4); break;
-    default: memcpy(item, &x, 8); break;
-    }
-    return 0;
+static PyObject *spec_of_shape(const DTypeObject *d) {
+    PyObject *text = PyUnicode_FromString("(");
+    for (int i = 0; text != NULL && i < d->sub_ndim; i++)
+        Py_SETREF(text, PyUnicode_FromFormat(i > 0 ? "%U,%zd" : "%U%zd", text, d->sub_shape[i]));
+    if (text != NULL)
+        Py_SETREF(text, PyUnicode_FromFormat("%U)%s", text, d->base->spec));
+    return text;
 }
 
-static int set_complex(const DTypeObject *dtype, char *item, PyObject *value) {
-    Py_complex x = PyComplex_AsCComplex(value);
-    if (x.real == -1.0 && PyErr_Occurred())
-        return -1;
-    if (dtype->itemsize == 8)
-        memcpy(item, &(float[2]){(float)x.real, (float)x.imag}, 8);
+DTypeObject *dtype_of_shape(core_state *state, DTypeObject *base, int ndim, const Py_ssize_t *shape) {
+    if (ndim == 0)
+        return dtype_ref(base);
+    Py_ssize_t itemsize = base->itemsize;
+    Py_ssize_t lengths[2 * IST_MAX_NDIM];
+    int all = ndim;
+    memcpy(lengths, shape, (size_t)ndim * sizeof *shape);
+    DTypeObject *of = base;
+    if (base->code == IST_SUBARRAY) { /* of sub-arrays: one with the axes of both */
+        memcpy(lengths + ndim, base->sub_shape, (size_t)base->sub_ndim * sizeof *shape);
+        all += base->sub_ndim;
+        of = base->base;
+    }
+    for (int i = 0; i < ndim; i++) {
+        if (shape[i] < 0) {
+            PyErr_Format(PyExc_ValueError, "negative dimensions are not allowed: %zd", shape[i]);
+            return NULL;
+        }
+        if (__builtin_mul_overflow(itemsize, shape[i], &itemsize) || itemsize > DTYPE_ITEMSIZE_MAX)
+            return too_long();
+    }
+    if (all > IST_MAX_NDIM) {
+        PyErr_Format(PyExc_ValueError, "a sub-array of %d dimensions; at most %d", all, IST_MAX_NDIM);
+        return NULL;
+    }
+    DTypeObject *d = allocate(state, IST_SUBARRAY, 'V', itemsize, of->alignment);
+    if (d == NULL)
+        return NULL;
+    d->base = dtype_ref(of);
+    d->depth = of->depth;
+    d->sub_shape = PyMem_RawMalloc((size_t)all * sizeof *d->sub_shape);
+    if (d->sub_shape == NULL) {
+        PyErr_NoMemory();
+        goto fail;
+    }
+    d->sub_ndim = all;
+    memcpy(d->sub_shape, lengths, (size_t)all * sizeof *lengths);
+    if (finish_spec(d, spec_of_shape(d)) < 0)
+        goto fail;
+    return settle(state, d);
+fail:
+    Py_DECREF((PyObject *)d);
+    return NULL;
+}
+
+Py_ssize_t dtype_lay_out(ist_field *fields, Py_ssize_t n, bool aligned) {
+    Py_ssize_t at = 0, alignment = 1;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        const DTypeObject *d = fields[i].dtype;
+        if (aligned) {
+            at = (at + d->alignment - 1) / d->alignment * d->alignment;
+            alignment = Py_MAX(alignment, d->alignment);
+        }
+        fields[i].offset = at;
+        at += d->itemsize;
+        if (at > DTYPE_ITEMSIZE_MAX) {
+            too_long();
+            return -1;
+        }
+    }
+    return (at + alignment - 1) / alignment * alignment;
+}
+
+static PyObject *spec_of_fields(const DTypeObject *d) {
+    PyObject *pieces = PyList_New(0), *empty = PyUnicode_FromString(""), *text = NULL;
+    for (Py_ssize_t i = -1; pieces != NULL && i <= d->nfields; i++) {
+        PyObject *piece;
+        if (i < 0) {
+            piece = PyUnicode_FromFormat("{%zd%s", d->itemsize, d->aligned ? "a" : "");
+        } else if (i == d->nfields) {
+            piece = PyUnicode_FromString("}");
+        } else {
+            Py_ssize_t size;
+            const ist_field *f = &d->fields[i];
+            piece = PyUnicode_AsUTF8AndSize(f->name, &size) == NULL
+                        ? NULL
+                        : PyUnicode_FromFormat(";%zd:%U@%zd:%s", size, f->name, f->offset, f->dtype->spec);
+        }
+        if (piece == NULL || PyList_Append(pieces, piece) < 0)
+            Py_CLEAR(pieces);
+        Py_XDECREF(piece);
+    }
+    if (pieces != NULL && empty != NULL)
+        text = PyUnicode_Join(empty, pieces);
+    Py_XDECREF(pieces);
+    Py_XDECREF(empty);
+    return text;
+}
+
+static int check_fields(const ist_field *fields, Py_ssize_t n, Py_ssize_t itemsize) {
+    PyObject *names = PySet_New(NULL);
+    int result = names == NULL ? -1 : 0;
+    for (Py_ssize_t i = 0; i < n && result == 0; i++) {
+        int there = PySet_Contains(names, fields[i].name);
+        if (there == 0 && fields[i].offset >= 0 && fields[i].dtype->itemsize <= itemsize - fields[i].offset) {
+            result = PySet_Add(names, fields[i].name);
+            continue;
+        }
+        result = -1;
+        if (there > 0)
+            PyErr_Format(PyExc_ValueError, "field %R occurs more than once", fields[i].name);
+        else if (there == 0)
+            PyErr_Format(PyExc_ValueError, "field %R of %zd bytes at offset %zd doesn't lie inside an item of %zd bytes", fields[i].name,
+                         fields[i].dtype->itemsize, fields[i].offset, itemsize);
+    }
+    Py_XDECREF(names);
+    return result;
+}
+
+DTypeObject *dtype_of_fields(core_state *state, const ist_field *fields, Py_ssize_t n, Py_ssize_t itemsize, bool aligned) {
+    Py_ssize_t needed = 0, alignment = 1;
+    int depth = 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        Py_ssize_t end;
+        if (__builtin_add_overflow(fields[i].offset, fields[i].dtype->itemsize, &end))
+            return too_long();
+        needed = Py_MAX(needed, end);
+        depth = Py_MAX(depth, fields[i].dtype->depth);
+        if (aligned)
+            alignment = Py_MAX(alignment, fields[i].dtype->alignment);
+    }
+    if (itemsize < 0)
+        itemsize = needed > PY_SSIZE_T_MAX - alignment ? needed : (needed + alignment - 1) / alignment * alignment;
+    if (itemsize > DTYPE_ITEMSIZE_MAX)
+        return too_long();
+    if (depth >= DTYPE_DEPTH) {
+        PyErr_Format(PyExc_ValueError, "structs nested deeper than %d", DTYPE_DEPTH);
+        return NULL;
+    }
+    if (check_fields(fields, n, itemsize) < 0)
+        return NULL;
+    DTypeObject *d = allocate(state, IST_STRUCT, 'V', itemsize, alignment);
+    if (d == NULL)
+        return NULL;
+    d->aligned = aligned;
+    d->depth = depth + 1;
+    d->fields = PyMem_RawCalloc((size_t)n + 1, sizeof *fields);
+    if (d->fields == NULL) {
+        PyErr_NoMemory();
+        goto fail;
+    }
+    d->nfields = n;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        d->fields[i] = fields[i];
+        Py_INCREF(fields[i].name);
+        Py_INCREF((PyObject *)fields[i].dtype);
+    }
+    if (finish_spec(d, spec_of_fields(d)) < 0)
+        goto fail;
+    return settle(state, d);
+fail:
+    Py_DECREF((PyObject *)d);
+    return NULL;
+}
+
+/* ---- byte order ------------------------------------------------------------------------------------------------------------------- */
+
+static DTypeObject *fields_in_order(core_state *state, const DTypeObject *d, char order) {
+    field_list list = {NULL, 0, 0};
+    DTypeObject *result = NULL;
+    for (Py_ssize_t i = 0; i < d->nfields; i++) {
+        const ist_field *f = &d->fields[i];
+        if (field_list_add(&list, Py_NewRef(f->name), dtype_in_order(state, f->dtype, order), f->offset) < 0)
+            goto done;
+    }
+    result = dtype_of_fields(state, list.fields, list.n, d->itemsize, d->aligned);
+done:
+    field_list_clear(&list);
+    return result;
+}
+
+DTypeObject *dtype_in_order(core_state *state, const DTypeObject *d, char order) {
+    const bool swapped = order == 'S' ? !d->swapped : order == SWAPPED_ORDER;
+    switch (d->code) {
+    case IST_STRUCT: return fields_in_order(state, d, order);
+    case IST_SUBARRAY: {
+        DTypeObject *base = dtype_in_order(state, d->base, order);
+        DTypeObject *result = base == NULL ? NULL : dtype_of_shape(state, base, d->sub_ndim, d->sub_shape);
+        Py_XDECREF((PyObject *)base);
+        return result;
+    }
+    case IST_BYTES:
+    case IST_VOID: return dtype_ref(d);
+    case IST_TEXT: return dtype_of_length(state, IST_TEXT, d->itemsize / 4, swapped);
+    case IST_DATETIME:
+    case IST_TIMEDELTA: return dtype_of_time(state, d->code, d->unit, d->count, swapped);
+    default: return dtype_of_code(state, d->code, swapped);
+    }
+}
+
+/* ---- specs: bytes from anywhere --------------------------------------------------------------------------------------------------- */
+
+typedef struct spec_reader {
+    core_state *state;
+    const char *at, *end;
+    int depth;
+} spec_reader;
+
+static DTypeObject *read_spec(spec_reader *r);
+
+static DTypeObject *bad_spec(void) {
+    if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_ValueError, "not the description of a dtype");
+    return NULL;
+}
+
+static bool take(spec_reader *r, char c) {
+    if (r->at == r->end || *r->at != c)
+        return false;
+    r->at++;
+    return true;
+}
+
+/* A number within numpy's limit; -1: there is none. */
+static Py_ssize_t take_number(spec_reader *r) {
+    Py_ssize_t n = -1;
+    for (; r->at < r->end && *r->at >= '0' && *r->at <= '9' && n <= DTYPE_ITEMSIZE_MAX; r->at++)
+        n = (n < 0 ? 0 : n * 10) + (*r->at - '0');
+    return n > DTYPE_ITEMSIZE_MAX ? -1 : n;
+}
+
+static DTypeObject *read_shaped(spec_reader *r) {
+    Py_ssize_t shape[IST_MAX_NDIM];
+    int ndim = 0;
+    do {
+        if (ndim == IST_MAX_NDIM || (shape[ndim++] = take_number(r)) < 0)
+            return bad_spec();
+    } while (take(r, ','));
+    if (!take(r, ')') || r->at == r->end || *r->at == '(')
+        return bad_spec();
+    DTypeObject *base = read_spec(r);
+    DTypeObject *result = base == NULL ? NULL : dtype_of_shape(r->state, base, ndim, shape);
+    Py_XDECREF((PyObject *)base);
+    return result;
+}
+
+static DTypeObject *read_fields(spec_reader *r) {
+    field_list list = {NULL, 0, 0};
+    DTypeObject *result = NULL;
+    Py_ssize_t itemsize = take_number(r);
+    bool aligned = take(r, 'a');
+    if (itemsize < 0)
+        return bad_spec();
+    while (take(r, ';')) {
+        Py_ssize_t size = take_number(r);
+        if (size < 0 || !take(r, ':') || size > r->end - r->at)
+            goto bad;
+        PyObject *name = PyUnicode_DecodeUTF8(r->at, size, NULL);
+        r->at += size;
+        Py_ssize_t offset = name != NULL && take(r, '@') ? take_number(r) : -1;
+        if (offset < 0 || !take(r, ':')) {
+            Py_XDECREF(name);
+            goto bad;
+        }
+        if (field_list_add(&list, name, read_spec(r), offset) < 0)
+            goto bad;
+    }
+    if (take(r, '}'))
+        result = dtype_of_fields(r->state, list.fields, list.n, itemsize, aligned);
     else
-        memcpy(item, &(double[2]){x.real, x.imag}, 16);
-    return 0;
+        bad_spec();
+    field_list_clear(&list);
+    return result;
+bad:
+    field_list_clear(&list);
+    return bad_spec();
 }
 
-static int set_bool(char *item, PyObject *value) {
-    if (!PyNumber_Check(value)) {
-        PyErr_Format(PyExc_TypeError, "must be a bool or a number, not %.200s: %R", Py_TYPE(value)->tp_name, value);
-        return -1;
-    }
-    int truth = PyObject_IsTrue(value);
-    if (truth < 0)
-        return -1;
-    *item = (char)truth;
-    return 0;
+static DTypeObject *read_time(spec_reader *r, char kind, bool swapped) {
+    char text[24];
+    size_t n = 0;
+    int unit;
+    int32_t count;
+    if (r->at < r->end && *r->at == '[')
+        do {
+            if (n == sizeof text - 1 || r->at == r->end)
+                return bad_spec();
+            text[n++] = *r->at;
+        } while (*r->at++ != ']');
+    text[n] = '\0';
+    if (!times_parse_unit(text, &unit, &count))
+        return bad_spec();
+    return dtype_of_time(r->state, kind == 'M' ? IST_DATETIME : IST_TIMEDELTA, unit, count, swapped);
 }
 
-int dtype_set(const DTypeObject *dtype, char *item, PyObject *value) {
-    switch (dtype->kind) {
-    case 'b': return set_bool(item, value);
-    case 'i':
-    case 'u': return set_integer(dtype, item, value);
-    case 'f': return set_float(dtype, item, value);
-    default: return set_complex(dtype, item, value);
+static DTypeObject *read_simple(spec_reader *r) {
+    if (r->end - r->at < 3)
+        return bad_spec();
+    const char order = *r->at++, kind = *r->at++;
+    const Py_ssize_t size = take_number(r);
+    const bool swapped = order == SWAPPED_ORDER;
+    if (size < 0 || (!swapped && order != NATIVE_ORDER && order != '|'))
+        return bad_spec();
+    switch (kind) {
+    case 'S': return dtype_of_length(r->state, IST_BYTES, size, false);
+    case 'U': return dtype_of_length(r->state, IST_TEXT, size, swapped);
+    case 'V': return dtype_of_length(r->state, IST_VOID, size, false);
+    case 'M':
+    case 'm': return size == 8 ? read_time(r, kind, swapped) : bad_spec();
+    default: {
+        int code = code_of_size(kind, (size_t)size);
+        return code == NO_CODE ? bad_spec() : dtype_of_code(r->state, (ist_type_code)code, swapped);
     }
+    }
+}
+
+static DTypeObject *read_spec(spec_reader *r) {
+    if (++r->depth > 2 * DTYPE_DEPTH)
+        return bad_spec();
+    DTypeObject *d = take(r, '{') ? read_fields(r) : take(r, '(') ? read_shaped(r) : read_simple(r);
+    r->depth--;
+    return d;
+}
+
+DTypeObject *dtype_from_spec(core_state *state, const char *spec, Py_ssize_t length) {
+    PyObject *text = PyUnicode_DecodeUTF8(spec, length, NULL);
+    PyObject *known = text == NULL ? NULL : PyDict_GetItemWithError(state->known, text);
+    Py_XINCREF(known);
+    Py_XDECREF(text);
+    if (known != NULL || PyErr_Occurred())
+        return (DTypeObject *)known;
+    spec_reader r = {state, spec, spec + length, 0};
+    DTypeObject *d = read_spec(&r);
+    if (d != NULL && r.at != r.end) {
+        Py_CLEAR(d);
+        bad_spec();
+    }
+    return d;
 }
 
 /* ---- the type ------------------------------------------------------------------------------------------------------------------ */
 
 static PyObject *dtype_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     PyObject *spec;
-    static char *names[] = {"", NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:dtype", names, &spec))
+    int align = 0;
+    static char *names[] = {"", "align", NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$p:dtype", names, &spec, &align))
         return NULL;
-    return (PyObject *)dtype_from_object((core_state *)PyType_GetModuleState(type), spec);
+    return (PyObject *)dtype_aligned_from_object((core_state *)PyType_GetModuleState(type), spec, align != 0);
+}
+
+static int dtype_traverse(PyObject *self, visitproc visit, void *arg) {
+    DTypeObject *d = (DTypeObject *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT((PyObject *)d->base);
+    for (Py_ssize_t i = 0; i < d->nfields; i++)
+        Py_VISIT((PyObject *)d->fields[i].dtype);
+    return 0;
 }
 
 static void dtype_dealloc(PyObject *self) {
+    DTypeObject *d = (DTypeObject *)self;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    Py_XDECREF((PyObject *)d->base); /* nested at most DTYPE_DEPTH deep */
+    for (Py_ssize_t i = 0; i < d->nfields; i++) {
+        Py_DECREF(d->fields[i].name);
+        Py_DECREF((PyObject *)d->fields[i].dtype);
+    }
+    for (size_t i = 0; i < sizeof d->formats / sizeof *d->formats; i++)
+        PyMem_RawFree(atomic_load_explicit(&d->formats[i], memory_order_relaxed)); /* relaxed: nobody else is left */
+    PyMem_RawFree(d->fields);
+    PyMem_RawFree(d->sub_shape);
+    PyMem_RawFree(d->own);
     PyObject_GC_Del(self);
     Py_DECREF((PyObject *)type);
 }
 
-static int dtype_traverse(PyObject *self, visitproc visit, void *arg) {
-    Py_VISIT(Py_TYPE(self));
-    return 0;
+/* What the constructor takes: a str, a (dtype, shape), a list of fields if nothing but that is needed, else a dict. */
+static PyObject *description_of(const DTypeObject *d);
+
+static bool is_packed(const DTypeObject *d) {
+    Py_ssize_t at = 0;
+    for (Py_ssize_t i = 0; i < d->nfields; i++) {
+        if (d->fields[i].offset != at)
+            return false;
+        at += d->fields[i].dtype->itemsize;
+    }
+    return at == d->itemsize && d->nfields > 0;
 }
 
-static PyObject *dtype_repr(PyObject *self) { return PyUnicode_FromFormat("isthmus.dtype('%s')", ((DTypeObject *)self)->str); }
+static PyObject *field_description(const ist_field *f) {
+    if (f->dtype->code != IST_SUBARRAY)
+        return Py_BuildValue("(ON)", f->name, description_of(f->dtype));
+    return Py_BuildValue("(ONN)", f->name, description_of(f->dtype->base), shape_tuple(f->dtype->sub_ndim, f->dtype->sub_shape));
+}
 
-static PyObject *dtype_str(PyObject *self) { return PyUnicode_FromString(types[((DTypeObject *)self)->code].name); }
+static PyObject *dict_description(const DTypeObject *d) {
+    PyObject *names = PyList_New(d->nfields), *formats = PyList_New(d->nfields), *offsets = PyList_New(d->nfields);
+    for (Py_ssize_t i = 0; names != NULL && formats != NULL && offsets != NULL && i < d->nfields; i++) {
+        PyObject *format = description_of(d->fields[i].dtype), *offset = PyLong_FromSsize_t(d->fields[i].offset);
+        if (format == NULL || offset == NULL) {
+            Py_XDECREF(format);
+            Py_XDECREF(offset);
+            Py_CLEAR(names);
+            break;
+        }
+        PyList_SET_ITEM(names, i, Py_NewRef(d->fields[i].name));
+        PyList_SET_ITEM(formats, i, format);
+        PyList_SET_ITEM(offsets, i, offset);
+    }
+    if (names == NULL || formats == NULL || offsets == NULL) {
+        Py_XDECREF(names);
+        Py_XDECREF(formats);
+        Py_XDECREF(offsets);
+        return NULL;
+    }
+    return Py_BuildValue("{sNsNsNsn}", "names", names, "formats", formats, "offsets", offsets, "itemsize", d->itemsize);
+}
+
+static PyObject *description_of(const DTypeObject *d) {
+    if (d->code == IST_SUBARRAY)
+        return Py_BuildValue("(NN)", description_of(d->base), shape_tuple(d->sub_ndim, d->sub_shape));
+    if (d->code != IST_STRUCT)
+        return PyUnicode_FromString(d->str);
+    if (!is_packed(d) || d->aligned)
+        return dict_description(d);
+    PyObject *list = PyList_New(d->nfields);
+    for (Py_ssize_t i = 0; list != NULL && i < d->nfields; i++) {
+        PyObject *field = field_description(&d->fields[i]);
+        if (field == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, i, field);
+    }
+    return list;
+}
+
+static PyObject *dtype_repr(PyObject *self) {
+    DTypeObject *d = (DTypeObject *)self;
+    PyObject *description = description_of(d);
+    PyObject *text = description == NULL ? NULL : PyUnicode_FromFormat("isthmus.dtype(%R%s)", description, d->aligned ? ", align=True" : "");
+    Py_XDECREF(description);
+    return text;
+}
+
+PyObject *dtype_description(const DTypeObject *d) { return description_of(d); }
+
+static PyObject *dtype_str(PyObject *self) {
+    DTypeObject *d = (DTypeObject *)self;
+    if (d->swapped || d->code > IST_TEXT) {
+        PyObject *description = description_of(d);
+        PyObject *text = description == NULL ? NULL : PyObject_Str(description);
+        Py_XDECREF(description);
+        return text;
+    }
+    return PyUnicode_FromString(d->code <= IST_CLONG ? numbers[d->code].name : d->str);
+}
+
+static PyObject *dtype_get_name(PyObject *self, void *Py_UNUSED(closure)) {
+    DTypeObject *d = (DTypeObject *)self;
+    switch (d->code) {
+    case IST_BYTES: return d->itemsize == 0 ? PyUnicode_FromString("bytes") : PyUnicode_FromFormat("bytes%zd", 8 * d->itemsize);
+    case IST_TEXT: return d->itemsize == 0 ? PyUnicode_FromString("str") : PyUnicode_FromFormat("str%zd", 8 * d->itemsize);
+    case IST_VOID:
+    case IST_STRUCT:
+    case IST_SUBARRAY: return d->itemsize == 0 ? PyUnicode_FromString("void") : PyUnicode_FromFormat("void%zd", 8 * d->itemsize);
+    case IST_DATETIME: return PyUnicode_FromFormat("datetime64%s", d->str + 3);
+    case IST_TIMEDELTA: return PyUnicode_FromFormat("timedelta64%s", d->str + 3);
+    default: return PyUnicode_FromString(numbers[d->code].name);
+    }
+}
 
 static Py_hash_t dtype_hash(PyObject *self) {
-    PyObject *text = PyUnicode_FromString(((DTypeObject *)self)->str);
+    PyObject *text = PyUnicode_FromString(((DTypeObject *)self)->spec);
     Py_hash_t hash = text == NULL ? -1 : PyObject_Hash(text); /* equal to its string, so hashed as it is */
     Py_XDECREF(text);
     return hash;
 }
 
+/* What describes the same elements is equal, as for numpy; what describes nothing isn't. */
 static PyObject *dtype_richcompare(PyObject *self, PyObject *other, int op) {
     if (op != Py_EQ && op != Py_NE)
         Py_RETURN_NOTIMPLEMENTED;
     bool equal = self == other;
-    if (!equal && !Py_IS_TYPE(other, Py_TYPE(self))) {
-        PyObject *text = PyUnicode_Check(other) ? Py_NewRef(other) : text_of_numpy_dtype(other);
-        if (text == NULL)
+    if (!equal && Py_IS_TYPE(other, Py_TYPE(self))) {
+        equal = dtype_same((DTypeObject *)self, (DTypeObject *)other);
+    } else if (!equal) {
+        bool describes = PyUnicode_Check(other) || PyList_Check(other) || PyTuple_Check(other) || PyDict_Check(other) ||
+                         PyType_Check(other) || from_numpy(Py_TYPE(other));
+        if (!describes)
             Py_RETURN_NOTIMPLEMENTED;
-        equal = PyUnicode_CompareWithASCIIString(text, ((DTypeObject *)self)->str) == 0;
-        Py_DECREF(text);
+        DTypeObject *d = dtype_from_object((core_state *)PyType_GetModuleState(Py_TYPE(self)), other);
+        if (d == NULL) {
+            if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError))
+                return NULL;
+            PyErr_Clear();
+        } else {
+            equal = dtype_same((DTypeObject *)self, d);
+        }
+        Py_XDECREF((PyObject *)d);
     }
     return PyBool_FromLong(equal == (op == Py_EQ));
 }
@@ -470,29 +689,139 @@ static PyObject *dtype_method_from_format(PyObject *cls, PyObject *arg) {
     return (PyObject *)dtype_from_format_object((core_state *)PyType_GetModuleState((PyTypeObject *)cls), arg);
 }
 
+static PyObject *dtype_method_from_spec(PyObject *cls, PyObject *arg) {
+    Py_ssize_t size;
+    const char *text = PyUnicode_Check(arg) ? PyUnicode_AsUTF8AndSize(arg, &size) : NULL;
+    if (text == NULL)
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "a description is a str, not %R", arg);
+    return (PyObject *)dtype_from_spec((core_state *)PyType_GetModuleState((PyTypeObject *)cls), text, size);
+}
+
+static PyObject *dtype_newbyteorder(PyObject *self, PyObject *args) {
+    const char *order = "S";
+    if (!PyArg_ParseTuple(args, "|s:newbyteorder", &order))
+        return NULL;
+    char c = order[0];
+    c = c == 'L' || c == 'l' ? '<' : c == 'B' || c == 'b' ? '>' : c == 'N' || c == 'n' ? '=' : c == 's' ? 'S' : c;
+    c = c == '=' ? NATIVE_ORDER : c;
+    if (c == '|' || c == 'I')
+        return Py_NewRef(self);
+    if (c == '\0' || strchr("<>S", c) == NULL)
+        return PyErr_Format(PyExc_ValueError, "%s is an unrecognized byteorder", order);
+    return (PyObject *)dtype_in_order((core_state *)PyType_GetModuleState(Py_TYPE(self)), (DTypeObject *)self, c);
+}
+
 static PyObject *dtype_reduce(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    return Py_BuildValue("O(s)", Py_TYPE(self), ((DTypeObject *)self)->str);
+    DTypeObject *d = (DTypeObject *)self;
+    if (d->spec == d->str)
+        return Py_BuildValue("O(s)", Py_TYPE(self), d->str);
+    PyObject *make = PyObject_GetAttrString((PyObject *)Py_TYPE(self), "_from_spec");
+    return make == NULL ? NULL : Py_BuildValue("N(s)", make, d->spec);
 }
 
-static PyObject *dtype_get_str(PyObject *self, void *Py_UNUSED(closure)) { return PyUnicode_FromString(((DTypeObject *)self)->str); }
+static Py_ssize_t dtype_length(PyObject *self) { return ((DTypeObject *)self)->nfields; }
 
-static PyObject *dtype_get_format(PyObject *self, void *Py_UNUSED(closure)) { return PyUnicode_FromString(((DTypeObject *)self)->format); }
-
-static PyObject *dtype_get_itemsize(PyObject *self, void *Py_UNUSED(closure)) {
-    return PyLong_FromSsize_t(((DTypeObject *)self)->itemsize);
+static PyObject *dtype_subscript(PyObject *self, PyObject *key) {
+    DTypeObject *d = (DTypeObject *)self;
+    for (Py_ssize_t i = 0; PyUnicode_Check(key) && i < d->nfields; i++)
+        if (PyUnicode_Compare(d->fields[i].name, key) == 0)
+            return Py_NewRef((PyObject *)d->fields[i].dtype);
+    if (PyErr_Occurred())
+        return NULL;
+    if (PyUnicode_Check(key))
+        return PyErr_Format(PyExc_KeyError, "%R has no field %R", self, key);
+    Py_ssize_t i = PyNumber_AsSsize_t(key, PyExc_IndexError);
+    if (i == -1 && PyErr_Occurred())
+        return NULL;
+    if (i < -d->nfields || i >= d->nfields)
+        return PyErr_Format(PyExc_IndexError, "field index %zd is out of range for %zd fields", i, d->nfields);
+    return Py_NewRef((PyObject *)d->fields[i < 0 ? i + d->nfields : i].dtype);
 }
 
-static PyObject *dtype_get_kind(PyObject *self, void *Py_UNUSED(closure)) {
-    return PyUnicode_FromStringAndSize(&((DTypeObject *)self)->kind, 1);
+#define GETTER(name, result)                                                                                                               \
+    static PyObject *dtype_get_##name(PyObject *self, void *Py_UNUSED(closure)) {                                                          \
+        DTypeObject *d = (DTypeObject *)self;                                                                                              \
+        return (result);                                                                                                                   \
+    }
+GETTER(str, PyUnicode_FromString(d->str))
+GETTER(itemsize, PyLong_FromSsize_t(d->itemsize))
+GETTER(alignment, PyLong_FromSsize_t(d->alignment))
+GETTER(kind, PyUnicode_FromStringAndSize(&d->kind, 1))
+GETTER(isalignedstruct, PyBool_FromLong(d->aligned))
+GETTER(base, Py_NewRef(d->base != NULL ? (PyObject *)d->base : self))
+GETTER(shape, shape_tuple(d->sub_ndim, d->sub_shape))
+GETTER(byteorder, PyUnicode_FromString(d->str[0] == '|' ? "|" : d->swapped ? (char[]){SWAPPED_ORDER, 0} : "="))
+
+static PyObject *dtype_get_format(PyObject *self, void *Py_UNUSED(closure)) {
+    const char *format = dtype_format((DTypeObject *)self, 16);
+    return format == NULL ? NULL : PyUnicode_FromString(format);
 }
 
-static PyObject *dtype_get_name(PyObject *self, void *Py_UNUSED(closure)) { return dtype_str(self); }
-
-static PyObject *dtype_get_descr(PyObject *self, void *Py_UNUSED(closure)) {
-    return Py_BuildValue("[(ss)]", "", ((DTypeObject *)self)->str);
+static PyObject *dtype_get_names(PyObject *self, void *Py_UNUSED(closure)) {
+    DTypeObject *d = (DTypeObject *)self;
+    if (d->code != IST_STRUCT)
+        Py_RETURN_NONE;
+    PyObject *names = PyTuple_New(d->nfields);
+    for (Py_ssize_t i = 0; names != NULL && i < d->nfields; i++)
+        PyTuple_SET_ITEM(names, i, Py_NewRef(d->fields[i].name));
+    return names;
 }
 
-static PyObject *dtype_get_names(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure)) { Py_RETURN_NONE; }
+static PyObject *dtype_get_fields(PyObject *self, void *Py_UNUSED(closure)) {
+    DTypeObject *d = (DTypeObject *)self;
+    if (d->code != IST_STRUCT)
+        Py_RETURN_NONE;
+    PyObject *fields = PyDict_New(), *proxy = NULL;
+    Py_ssize_t i = 0;
+    for (; fields != NULL && i < d->nfields; i++) {
+        PyObject *value = Py_BuildValue("(On)", d->fields[i].dtype, d->fields[i].offset);
+        if (value == NULL || PyDict_SetItem(fields, d->fields[i].name, value) < 0)
+            Py_CLEAR(fields);
+        Py_XDECREF(value);
+    }
+    if (fields != NULL)
+        proxy = PyDictProxy_New(fields);
+    Py_XDECREF(fields);
+    return proxy;
+}
+
+/* With the padding between fields as '' fields of kind V. */
+static int append_padding(PyObject *list, Py_ssize_t bytes) {
+    PyObject *padding = Py_BuildValue("(sN)", "", PyUnicode_FromFormat("|V%zd", bytes));
+    int result = padding == NULL ? -1 : PyList_Append(list, padding);
+    Py_XDECREF(padding);
+    return result;
+}
+
+static PyObject *descr_of(const DTypeObject *d) {
+    if (d->code != IST_STRUCT)
+        return Py_BuildValue("[(ss)]", "", d->str);
+    PyObject *list = PyList_New(0);
+    Py_ssize_t at = 0;
+    for (Py_ssize_t i = 0; list != NULL && i < d->nfields; i++) {
+        const ist_field *f = &d->fields[i];
+        const DTypeObject *of = f->dtype->code == IST_SUBARRAY ? f->dtype->base : f->dtype;
+        if (f->offset < at) {
+            PyErr_SetString(PyExc_ValueError, "dtype.descr is not defined for types with overlapping or out-of-order fields");
+            Py_CLEAR(list);
+            break;
+        }
+        PyObject *inner = of->code == IST_STRUCT ? descr_of(of) : PyUnicode_FromString(of->str);
+        PyObject *entry = of == f->dtype ? Py_BuildValue("(ON)", f->name, inner)
+                                         : Py_BuildValue("(ONN)", f->name, inner, shape_tuple(f->dtype->sub_ndim, f->dtype->sub_shape));
+        if (entry == NULL || (f->offset > at && append_padding(list, f->offset - at) < 0) || PyList_Append(list, entry) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(entry);
+        at = f->offset + f->dtype->itemsize;
+    }
+    if (list != NULL && at < d->itemsize && append_padding(list, d->itemsize - at) < 0)
+        Py_CLEAR(list);
+    return list;
+}
+
+PyObject *dtype_descr(const DTypeObject *d) { return descr_of(d); }
+
+static PyObject *dtype_get_descr(PyObject *self, void *Py_UNUSED(closure)) { return descr_of((DTypeObject *)self); }
 
 /* Asked for by numpy, so numpy is there; to anybody else in an interpreter that can't have numpy the attribute is missing. */
 static PyObject *dtype_get_numpy_dtype(PyObject *self, void *Py_UNUSED(closure)) {
@@ -502,35 +831,54 @@ static PyObject *dtype_get_numpy_dtype(PyObject *self, void *Py_UNUSED(closure))
             PyErr_SetString(PyExc_AttributeError, "__numpy_dtype__: numpy can't be imported here");
         return NULL;
     }
-    PyObject *dtype = PyObject_CallMethod(numpy, "dtype", "s", ((DTypeObject *)self)->str);
+    PyObject *description = description_of((DTypeObject *)self);
+    PyObject *dtype = description == NULL ? NULL
+                                          : PyObject_CallMethod(numpy, "dtype", "(OO)", description,
+                                                                ((DTypeObject *)self)->aligned ? Py_True : Py_False);
+    Py_XDECREF(description);
     Py_DECREF(numpy);
     return dtype;
 }
 
 static PyGetSetDef dtype_getset[] = {
-    {"str", dtype_get_str, NULL, PyDoc_STR("numpy's string, byte order included: '<f8'."), NULL},
-    {"format", dtype_get_format, NULL, PyDoc_STR("The struct module's letter, as a buffer has it: 'd'."), NULL},
+    {"str", dtype_get_str, NULL, PyDoc_STR("numpy's string, byte order included: '<f8'; '|V16' for fields."), NULL},
+    {"format", dtype_get_format, NULL,
+     PyDoc_STR("PEP 3118's format of aligned elements, as numpy writes it: 'd'. ValueError if there is none (datetime64)."), NULL},
     {"itemsize", dtype_get_itemsize, NULL, PyDoc_STR("Bytes of one element."), NULL},
-    {"kind", dtype_get_kind, NULL, PyDoc_STR("'b' bool, 'i' signed, 'u' unsigned, 'f' floating-point, 'c' complex."), NULL},
+    {"alignment", dtype_get_alignment, NULL, PyDoc_STR("Bytes to whose multiples a C compiler would align an element."), NULL},
+    {"kind", dtype_get_kind, NULL,
+     PyDoc_STR("'b' bool, 'i' signed, 'u' unsigned, 'f' floating-point, 'c' complex, 'S' bytes, 'U' text, 'M' datetime64,\n"
+               "'m' timedelta64, 'V' raw bytes, fields or a sub-array."),
+     NULL},
     {"name", dtype_get_name, NULL, PyDoc_STR("numpy's name: 'float64'."), NULL},
+    {"byteorder", dtype_get_byteorder, NULL, PyDoc_STR("'=' this machine's, '<' or '>' the other one, '|' none."), NULL},
     {"descr", dtype_get_descr, NULL, PyDoc_STR("The description __array_interface__ uses: [('', '<f8')]."), NULL},
-    {"names", dtype_get_names, NULL, PyDoc_STR("Field names: None."), NULL},
+    {"names", dtype_get_names, NULL, PyDoc_STR("Field names; None without fields."), NULL},
+    {"fields", dtype_get_fields, NULL, PyDoc_STR("Mapping of each field's name to (dtype, offset in bytes); None without fields."), NULL},
+    {"isalignedstruct", dtype_get_isalignedstruct, NULL, PyDoc_STR("Whether it was made with align=True."), NULL},
+    {"base", dtype_get_base, NULL, PyDoc_STR("A sub-array's element; itself for any other."), NULL},
+    {"shape", dtype_get_shape, NULL, PyDoc_STR("A sub-array's lengths; () for any other."), NULL},
     {"__numpy_dtype__", dtype_get_numpy_dtype, NULL, PyDoc_STR("The numpy.dtype of the same elements."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyMethodDef dtype_methods[] = {
     {"from_format", dtype_method_from_format, METH_O | METH_CLASS,
-     PyDoc_STR("from_format($type, format, /)\n--\n\nThe dtype of a struct or PEP 3118 format such as 'd', '<l' or 'Zf'.\n"
-               "TypeError for one that isn't a native number or bool.")},
+     PyDoc_STR("from_format($type, format, /)\n--\n\nThe dtype of a struct or PEP 3118 format such as 'd', '<l', 'Zf' or 'T{i:n:d:x:}'.\n"
+               "TypeError for one that can't be an array's.")},
+    {"newbyteorder", dtype_newbyteorder, METH_VARARGS,
+     PyDoc_STR("newbyteorder($self, new_order='S', /)\n--\n\nThe same elements in another byte order: '<', '>', '=' or 'S' for the other one.")},
+    {"_from_spec", dtype_method_from_spec, METH_O | METH_CLASS, NULL},
     {"__reduce__", dtype_reduce, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
-PyDoc_STRVAR(dtype_doc, "dtype(dtype, /)\n--\n\n"
-                        "What the elements of an array are. Reads what numpy.dtype reads: 'f8', '<i4', 'float64', numpy's dtypes and\n"
-                        "scalar types, bool, int, float, complex. Immutable, hashable, equal to its own string.\n"
-                        "TypeError for anything that isn't a bool or a number in native byte order.");
+PyDoc_STRVAR(dtype_doc, "dtype(dtype, /, *, align=False)\n--\n\n"
+                        "What the elements of an array are. Reads what numpy.dtype reads: 'f8', '<i4', 'float64', 'S10', 'M8[ns]',\n"
+                        "[('x', 'f4'), ('y', 'i8')], 'i4, (2,3)f8', dicts of names, formats and offsets; numpy's dtypes and scalar types;\n"
+                        "bool, int, float, complex, bytes, str. align: fields lie where a C compiler would put them.\n"
+                        "Immutable, hashable, equal to what describes the same elements.\n"
+                        "TypeError for what isn't understood, and for Python objects.");
 
 static PyType_Slot dtype_slots[] = {
     {Py_tp_doc, (void *)dtype_doc},
@@ -543,11 +891,13 @@ static PyType_Slot dtype_slots[] = {
     {Py_tp_richcompare, dtype_richcompare},
     {Py_tp_getset, dtype_getset},
     {Py_tp_methods, dtype_methods},
+    {Py_mp_length, dtype_length},
+    {Py_mp_subscript, dtype_subscript},
     {0, NULL},
 };
 
-/* With the GC flag, although a dtype refers to nothing but its type: the module's state owns dtypes, so without it the collector would never
- * see that module, type and dtypes only hold each other, and the module would outlive its interpreter. */
+/* With the GC flag: the module's state owns dtypes, so without it the collector would never see that module, type and dtypes only hold each
+ * other, and the module would outlive its interpreter. */
 static PyType_Spec dtype_spec = {
     .name = "isthmus.dtype",
     .basicsize = sizeof(DTypeObject),
@@ -557,19 +907,16 @@ static PyType_Spec dtype_spec = {
 
 int dtype_init(PyObject *module, core_state *state) {
     state->dtype_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &dtype_spec, NULL);
-    if (state->dtype_type == NULL)
+    state->known = PyDict_New();
+    if (state->dtype_type == NULL || state->known == NULL)
         return -1;
-    for (int code = 0; code < IST_TYPE_CODES; code++) {
-        DTypeObject *dtype = PyObject_GC_New(DTypeObject, state->dtype_type);
-        if (dtype == NULL)
+    for (int code = 0; code < IST_NUMBERS; code++) {
+        DTypeObject *d = allocate(state, (ist_type_code)code, numbers[code].kind, numbers[code].itemsize, numbers[code].alignment);
+        if (d == NULL)
             return -1;
-        dtype->code = (ist_type_code)code;
-        dtype->kind = types[code].kind;
-        dtype->itemsize = types[code].itemsize;
-        dtype->str = types[code].str;
-        dtype->format = types[code].format;
-        state->dtypes[code] = dtype;
-        PyObject_GC_Track((PyObject *)dtype);
+        d->str = d->spec = numbers[code].str;
+        state->dtypes[code] = d;
+        PyObject_GC_Track((PyObject *)d);
     }
     return PyModule_AddType(module, state->dtype_type);
 }

@@ -1,13 +1,15 @@
-/* index.c: a[key], a[key] = value, len and iteration: numpy's basic indexing.
+/* index.c: a[key], a[key] = value, len and iteration: numpy's basic indexing, fields included.
  *
  * Relies on: array_new_view for views; convert.c's assign for values.
  * Invariant: an __index__ may run Python code, which may release the array. So a key is evaluated first, against the shape (which lives in
  * the handle and never changes), and the hold is entered after that; from there to the last touch of the memory no Python code runs.
  */
-#include "array.h"
+#include "dtype.h"
 
 /* What a key picks out. */
 typedef struct selection {
+    DTypeObject *dtype; /* borrowed from the array, or from `fields` */
+    DTypeObject *fields; /* owned: the dtype of several fields */
     char *data;
     int ndim;
     bool element; /* a full index: one element rather than an array without dimensions */
@@ -133,13 +135,81 @@ static int select_keys(SharedArrayObject *a, PyObject *const *keys, Py_ssize_t n
     return select_axes(a, axis, a->ndim, s);
 }
 
+/* ---- fields ------------------------------------------------------------------------------------------------------------------------ */
+
+static const ist_field *find_field(SharedArrayObject *a, PyObject *name) {
+    const DTypeObject *d = a->dtype;
+    for (Py_ssize_t i = 0; PyUnicode_Check(name) && i < d->nfields; i++) {
+        int order = PyUnicode_Compare(d->fields[i].name, name);
+        if (order == -1 && PyErr_Occurred())
+            return NULL;
+        if (order == 0)
+            return &d->fields[i];
+    }
+    PyObject *names = PyObject_GetAttrString((PyObject *)a->dtype, "names");
+    if (names != NULL)
+        PyErr_Format(PyExc_ValueError, "no field of name %R: the fields are %R", name, names);
+    Py_XDECREF(names);
+    return NULL;
+}
+
+/* a["x"]: the field in every element; a sub-array's axes come last. */
+static int select_field(SharedArrayObject *a, PyObject *name, selection *s) {
+    const ist_field *f = find_field(a, name);
+    if (f == NULL || select_axes(a, 0, a->ndim, s) < 0)
+        return -1;
+    s->element = false;
+    s->data += f->offset;
+    s->dtype = f->dtype;
+    if (f->dtype->code != IST_SUBARRAY)
+        return 0;
+    s->dtype = f->dtype->base;
+    if (s->ndim + f->dtype->sub_ndim > IST_MAX_NDIM) {
+        PyErr_Format(PyExc_IndexError, "number of dimensions must be within [0, %d], field %R would have %d", IST_MAX_NDIM, name,
+                     s->ndim + f->dtype->sub_ndim);
+        return -1;
+    }
+    memcpy(s->shape + s->ndim, f->dtype->sub_shape, (size_t)f->dtype->sub_ndim * sizeof *s->shape);
+    fill_c_strides(f->dtype->sub_ndim, f->dtype->sub_shape, s->dtype->itemsize, s->strides + s->ndim);
+    s->ndim += f->dtype->sub_ndim;
+    return 0;
+}
+
+/* a[["x", "y"]]: a view of the same elements with these fields alone, where they are. */
+static int select_fields(SharedArrayObject *a, PyObject *names, selection *s) {
+    field_list list = {NULL, 0, 0};
+    int result = 0;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(names) && result == 0; i++) {
+        const ist_field *f = find_field(a, PyList_GET_ITEM(names, i));
+        result = f == NULL ? -1 : field_list_add(&list, Py_NewRef(f->name), dtype_ref(f->dtype), f->offset);
+    }
+    if (result == 0)
+        s->dtype = s->fields = dtype_of_fields(state_of(a), list.fields, list.n, a->dtype->itemsize, false);
+    field_list_clear(&list);
+    s->element = false;
+    return s->fields == NULL ? -1 : select_axes(a, 0, a->ndim, s);
+}
+
+static bool is_field_list(PyObject *key) { return PyList_Check(key) && PyList_GET_SIZE(key) > 0 && PyUnicode_Check(PyList_GET_ITEM(key, 0)); }
+
+/* Takes selection_clear afterwards, on failure too. */
 static int select_key(SharedArrayObject *a, PyObject *key, selection *s) {
+    s->dtype = a->dtype;
+    s->fields = NULL;
     s->data = a->data;
     s->ndim = 0;
+    if (a->dtype->code == IST_STRUCT) {
+        if (PyUnicode_Check(key))
+            return select_field(a, key, s);
+        if (is_field_list(key))
+            return select_fields(a, key, s);
+    }
     if (PyTuple_Check(key))
         return select_keys(a, ((PyTupleObject *)key)->ob_item, PyTuple_GET_SIZE(key), s);
     return select_keys(a, &key, 1, s);
 }
+
+static void selection_clear(selection *s) { Py_XDECREF((PyObject *)s->fields); }
 
 /* ---- reading ----------------------------------------------------------------------------------------------------------------------- */
 
@@ -188,23 +258,30 @@ PyObject *array_subscript(PyObject *self, PyObject *key) {
         }
     }
     selection s;
-    if (array_check(a) < 0 || select_key(a, key, &s) < 0)
+    PyObject *result = NULL;
+    if (array_check(a) < 0)
         return NULL;
-    if (s.element)
-        return get_element(a, s.data);
-    return (PyObject *)array_new_view(a, a->dtype, s.ndim, s.shape, s.strides, s.data, 0);
+    if (select_key(a, key, &s) == 0)
+        result = s.element ? get_element(a, s.data) : (PyObject *)array_new_view(a, s.dtype, s.ndim, s.shape, s.strides, s.data, 0);
+    selection_clear(&s);
+    return result;
 }
 
 /* ---- writing ----------------------------------------------------------------------------------------------------------------------- */
 
 static int set_element(SharedArrayObject *a, char *item, PyObject *value) {
-    char converted[16];
-    if (dtype_set(a->dtype, converted, value) < 0 || hold_enter(a, HOLD_WRITER) < 0)
+    char few[ITEM_FEW], *converted = item_room(a->dtype, few);
+    if (converted == NULL)
         return -1;
+    if (dtype_set(a->dtype, converted, value) < 0 || hold_enter(a, HOLD_WRITER) < 0) {
+        item_free(converted, few);
+        return -1;
+    }
     bool readonly = array_readonly(a); /* once more: the value's conversion may have frozen it */
     if (!readonly)
         memcpy(item, converted, (size_t)a->dtype->itemsize);
     hold_leave(a, HOLD_WRITER);
+    item_free(converted, few);
     if (readonly)
         PyErr_SetString(PyExc_ValueError, "assignment destination is read-only");
     return readonly ? -1 : 0;
@@ -237,20 +314,23 @@ int array_ass_subscript(PyObject *self, PyObject *key, PyObject *value) {
         PyErr_SetString(PyExc_ValueError, "assignment destination is read-only");
         return -1;
     }
-    if (a->ndim == 1 && PyLong_CheckExact(key) && is_scalar(value)) {
+    if (a->ndim == 1 && PyLong_CheckExact(key) && is_scalar(a->dtype, value)) {
         bool failed;
         Py_ssize_t offset = index_offset(a, 0, key, &failed);
         return failed ? -1 : set_element(a, a->data + offset, value);
     }
     selection s;
-    if (select_key(a, key, &s) < 0)
-        return -1;
-    if (s.element && is_scalar(value))
-        return set_element(a, s.data, value);
-    if (s.element && !is_one_element(state_of(a), value))
-        return -1;
-    strided to = {a->dtype, s.data, s.ndim, s.shape, s.strides};
-    return assign(state_of(a), a, &to, value);
+    int result = select_key(a, key, &s);
+    if (result == 0 && s.element && is_scalar(a->dtype, value)) {
+        result = set_element(a, s.data, value);
+    } else if (result == 0 && (!s.element || is_one_element(state_of(a), value))) {
+        strided to = {s.dtype, s.data, s.ndim, s.shape, s.strides};
+        result = assign(state_of(a), a, &to, value);
+    } else {
+        result = -1;
+    }
+    selection_clear(&s);
+    return result;
 }
 
 /* ---- length and iteration ---------------------------------------------------------------------------------------------------------- */

@@ -12,7 +12,7 @@
  *   a message holds no PyObject and no memory of an interpreter's allocator
  *   bytes from outside are read once, inside their length, into a struct; every field is checked before it is used
  */
-#include "core.h"
+#include "array.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -23,6 +23,7 @@
 /* ---- the description ---------------------------------------------------------------------------------------------------------------- */
 
 typedef struct description {
+    const char *spec; /* the dtype's; NULL: the native number `code` */
     ist_type_code code;
     int ndim;
     bool readonly;
@@ -32,6 +33,7 @@ typedef struct description {
 
 static description describe(SharedArrayObject *a) {
     return (description){
+        .spec = dtype_is_native(a->dtype) ? NULL : a->dtype->spec,
         .code = a->dtype->code,
         .ndim = a->ndim,
         .readonly = array_readonly(a),
@@ -41,10 +43,22 @@ static description describe(SharedArrayObject *a) {
     };
 }
 
+/* New reference. */
+static DTypeObject *dtype_of_description(core_state *state, const description *d) {
+    return d->spec == NULL ? dtype_ref(state->dtypes[d->code]) : dtype_from_spec(state, d->spec, (Py_ssize_t)strlen(d->spec));
+}
+
 /* Takes `segment`, on failure too. */
 static SharedArrayObject *array_from_description(core_state *state, ist_segment segment, const description *d) {
-    return array_new_root(state, segment, state->dtypes[d->code], d->ndim, d->shape, d->strides, d->offset,
-                          d->readonly ? ARRAY_READONLY : 0);
+    DTypeObject *dtype = dtype_of_description(state, d);
+    if (dtype == NULL) {
+        ist_segment_release(segment);
+        return NULL;
+    }
+    SharedArrayObject *a =
+        array_new_root(state, segment, dtype, d->ndim, d->shape, d->strides, d->offset, d->readonly ? ARRAY_READONLY : 0);
+    Py_DECREF((PyObject *)dtype);
+    return a;
 }
 
 /* ---- messages ----------------------------------------------------------------------------------------------------------------------- */
@@ -52,18 +66,21 @@ static SharedArrayObject *array_from_description(core_state *state, ist_segment 
 struct ist_message {
     ist_segment segment;
     description is;
-    Py_ssize_t dims[]; /* shape, then strides */
+    Py_ssize_t dims[]; /* shape, then strides; then the dtype's spec, if there is one */
 };
 
 /* Without the reference, which the caller adds. */
 static ist_message *message_alloc(SharedArrayObject *a) {
-    size_t dims = (size_t)a->ndim * sizeof(Py_ssize_t);
-    ist_message *message = malloc(sizeof *message + 2 * dims);
+    description is = describe(a);
+    size_t dims = (size_t)a->ndim * sizeof(Py_ssize_t), text = is.spec == NULL ? 0 : strlen(is.spec) + 1;
+    ist_message *message = malloc(sizeof *message + 2 * dims + text);
     if (message == NULL) {
         PyErr_NoMemory();
         return NULL;
     }
-    message->is = describe(a);
+    if (text > 0)
+        is.spec = memcpy((char *)message->dims + 2 * dims, is.spec, text);
+    message->is = is;
     memcpy(message->dims, ARRAY_SHAPE(a), 2 * dims);
     message->is.shape = message->dims;
     message->is.strides = message->dims + a->ndim;
@@ -99,16 +116,18 @@ void message_free(ist_message *message) {
 /* ---- tokens ------------------------------------------------------------------------------------------------------------------------- */
 
 /* The bytes, little-endian throughout but for the segment's own token:
- *   0 "ISTA"   4 version   5 kind ('f')   6 element's bytes   7 flags   8 ndim   9..15 zero   16 segment token, 24 bytes
+ *   0 "ISTA"   4 version   5 zero   6 bytes of the dtype's spec, 2 bytes   8 flags   9 ndim   10..15 zero   16 segment token, 24 bytes
  *   40 pid, 44 descriptor: where the segment's domain is found by a process that isn't in it (0: nowhere)
- *   48 offset   56 shape, then strides, 8 bytes each. The length is exactly that. */
-#define TOKEN_VERSION 2
+ *   48 offset   56 shape, then strides, 8 bytes each; then the dtype's spec (dtype.c). The length is exactly that. */
+#define TOKEN_VERSION 3
 #define TOKEN_READONLY 1u
 #define TOKEN_SEGMENT 16
 #define TOKEN_PLACE 40
 #define TOKEN_OFFSET 48
 #define TOKEN_DIMS 56
-#define TOKEN_SIZE(ndim) (TOKEN_DIMS + 16 * (Py_ssize_t)(ndim))
+#define TOKEN_SPEC(ndim) (TOKEN_DIMS + 16 * (Py_ssize_t)(ndim))
+#define TOKEN_SPEC_MAX 0xffff
+#define TOKEN_FEW (TOKEN_SPEC(IST_MAX_NDIM) + 520) /* room for most; a name can keep that much, too */
 
 static_assert(TOKEN_PLACE - TOKEN_SEGMENT == sizeof(ist_token), "the segment's token has its place");
 
@@ -129,6 +148,13 @@ static void put32(unsigned char *at, uint32_t value) {
         at[i] = (unsigned char)(value >> (8 * i));
 }
 
+static void put16(unsigned char *at, uint32_t value) {
+    at[0] = (unsigned char)value;
+    at[1] = (unsigned char)(value >> 8);
+}
+
+static Py_ssize_t get16(const unsigned char *at) { return at[0] | at[1] << 8; }
+
 static uint32_t get32(const unsigned char *at) {
     return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
 }
@@ -138,17 +164,20 @@ static PyObject *token_encode(SharedArrayObject *a, const description *d, const 
     ist_place place = {0};
     if (ist_segment_place(array_root(a)->segment, &place) != 0)
         place = (ist_place){0};
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, TOKEN_SIZE(d->ndim));
+    const size_t spec = strlen(a->dtype->spec);
+    if (spec > TOKEN_SPEC_MAX)
+        return PyErr_Format(PyExc_ValueError, "the dtype's fields can't be sent: their description has %zu bytes, at most %d", spec,
+                            TOKEN_SPEC_MAX);
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, TOKEN_SPEC(d->ndim) + (Py_ssize_t)spec);
     if (bytes == NULL)
         return NULL;
     unsigned char *at = (unsigned char *)PyBytes_AS_STRING(bytes);
     memset(at, 0, TOKEN_SEGMENT);
     memcpy(at, "ISTA", 4);
     at[4] = TOKEN_VERSION;
-    at[5] = (unsigned char)a->dtype->kind;
-    at[6] = (unsigned char)a->dtype->itemsize;
-    at[7] = d->readonly ? TOKEN_READONLY : 0;
-    at[8] = (unsigned char)d->ndim;
+    put16(at + 6, (uint32_t)spec);
+    at[8] = d->readonly ? TOKEN_READONLY : 0;
+    at[9] = (unsigned char)d->ndim;
     memcpy(at + TOKEN_SEGMENT, segment->bytes, sizeof segment->bytes);
     put32(at + TOKEN_PLACE, place.pid);
     put32(at + TOKEN_PLACE + 4, place.fd);
@@ -157,6 +186,7 @@ static PyObject *token_encode(SharedArrayObject *a, const description *d, const 
         put64(at + TOKEN_DIMS + 8 * i, d->shape[i]);
         put64(at + TOKEN_DIMS + 8 * (d->ndim + i), d->strides[i]);
     }
+    memcpy(at + TOKEN_SPEC(d->ndim), a->dtype->spec, spec);
     return bytes;
 }
 
@@ -165,6 +195,7 @@ typedef struct parsed_token {
     ist_token segment;
     ist_place place;
     description is;
+    DTypeObject *dtype; /* owned, once it is decoded */
     Py_ssize_t dims[2 * IST_MAX_NDIM];
 } parsed_token;
 
@@ -189,22 +220,26 @@ static int token_decode(core_state *state, const unsigned char *at, Py_ssize_t s
         PyErr_Format(PyExc_ValueError, "an array token of version %d; this isthmus reads version %d", at[4], TOKEN_VERSION);
         return -1;
     }
-    if ((at[7] & ~TOKEN_READONLY) != 0)
+    if ((at[8] & ~TOKEN_READONLY) != 0)
         return token_refuse("an unknown flag");
-    for (int i = 9; i < TOKEN_SEGMENT; i++) {
-        if (at[i] != 0)
+    for (int i = 10; i < TOKEN_SEGMENT; i++) {
+        if (at[5] != 0 || at[i] != 0)
             return token_refuse("bytes that must be 0 aren't");
     }
-    if (at[8] > IST_MAX_NDIM || size != TOKEN_SIZE(at[8]))
+    const int ndim = at[9];
+    if (ndim > IST_MAX_NDIM || size != TOKEN_SPEC(ndim) + get16(at + 6))
         return token_refuse("its length doesn't fit its number of dimensions");
-    int code = 0;
-    while (code < IST_TYPE_CODES && (state->dtypes[code]->kind != at[5] || state->dtypes[code]->itemsize != at[6]))
-        code++;
-    if (code == IST_TYPE_CODES)
+    DTypeObject *dtype = dtype_from_spec(state, (const char *)at + TOKEN_SPEC(ndim), get16(at + 6));
+    if (dtype == NULL || dtype->itemsize == 0 || dtype->code == IST_SUBARRAY) {
+        if (dtype == NULL && !PyErr_ExceptionMatches(PyExc_ValueError))
+            return -1;
+        Py_XDECREF((PyObject *)dtype);
+        PyErr_Clear();
         return token_refuse("an unknown type of element");
-    out->is.code = (ist_type_code)code;
-    out->is.ndim = at[8];
-    out->is.readonly = (at[7] & TOKEN_READONLY) != 0;
+    }
+    out->dtype = dtype;
+    out->is.ndim = ndim;
+    out->is.readonly = (at[8] & TOKEN_READONLY) != 0;
     memcpy(out->segment.bytes, at + TOKEN_SEGMENT, sizeof out->segment.bytes);
     out->place = (ist_place){.pid = get32(at + TOKEN_PLACE), .fd = get32(at + TOKEN_PLACE + 4)};
     token_decode_dims(at, out);
@@ -220,26 +255,41 @@ static int token_from_object(core_state *state, PyObject *object, parsed_token *
     Py_buffer view;
     if (PyObject_GetBuffer(object, &view, PyBUF_SIMPLE) < 0)
         return -1;
-    unsigned char copy[TOKEN_SIZE(IST_MAX_NDIM)]; /* once: the object's bytes may change while they are being checked */
-    Py_ssize_t size = view.len;
-    if (size <= (Py_ssize_t)sizeof copy)
+    unsigned char few[TOKEN_FEW], *copy = few; /* once: the object's bytes may change while they are being checked */
+    const Py_ssize_t size = view.len;
+    const bool too_long = size > TOKEN_SPEC(IST_MAX_NDIM) + TOKEN_SPEC_MAX;
+    if (size > (Py_ssize_t)sizeof few)
+        copy = too_long ? NULL : PyMem_Malloc((size_t)size);
+    if (copy != NULL)
         memcpy(copy, view.buf, (size_t)size);
     PyBuffer_Release(&view);
-    if (size > (Py_ssize_t)sizeof copy)
-        return token_refuse("it is too long");
-    return token_decode(state, copy, size, out);
+    if (copy == NULL)
+        return too_long ? token_refuse("it is too long") : (PyErr_NoMemory(), -1);
+    int result = token_decode(state, copy, size, out);
+    if (copy != few)
+        PyMem_Free(copy);
+    return result;
 }
 
-/* The array a token describes, over `segment`, which is taken. */
-static PyObject *token_receive(core_state *state, ist_segment segment, const parsed_token *token) {
+static PyObject *token_clear(parsed_token *token) {
+    Py_CLEAR(token->dtype);
+    return NULL;
+}
+
+/* The array a token describes, over `segment`; takes both. */
+static PyObject *token_receive(core_state *state, ist_segment segment, parsed_token *token) {
     const description *d = &token->is;
-    if (!array_fits(ist_segment_size(segment), state->dtypes[d->code]->itemsize, d->ndim, d->shape, d->strides, d->offset)) {
+    PyObject *a = NULL;
+    if (!array_fits(ist_segment_size(segment), token->dtype->itemsize, d->ndim, d->shape, d->strides, d->offset)) {
         PyErr_Format(PyExc_ValueError, "not an array token: what it describes reaches outside its segment of %zu bytes",
                      ist_segment_size(segment));
         ist_segment_release(segment);
-        return NULL;
+    } else {
+        a = (PyObject *)array_new_root(state, segment, token->dtype, d->ndim, d->shape, d->strides, d->offset,
+                                       d->readonly ? ARRAY_READONLY : 0);
     }
-    return (PyObject *)array_from_description(state, segment, d);
+    token_clear(token);
+    return a;
 }
 
 static uint32_t segment_token_word(const ist_token *token, int at) {
@@ -349,6 +399,11 @@ static PyObject *array_publish(PyObject *self, PyObject *object) {
     ist_token token;
     int error = ist_segment_token(segment, &token);
     PyObject *bytes = error < 0 ? NULL : token_encode(a, &d, &token);
+    if (bytes != NULL && PyBytes_GET_SIZE(bytes) > TOKEN_FEW) {
+        PyErr_Format(PyExc_ValueError, "the dtype's fields can't be published under a name: their description has %zu bytes, at most %zd",
+                     strlen(a->dtype->spec), (Py_ssize_t)TOKEN_FEW - TOKEN_SPEC(d.ndim));
+        Py_CLEAR(bytes);
+    }
     if (bytes != NULL) {
         Py_BEGIN_ALLOW_THREADS
         error = ist_name_publish(name, (size_t)length, segment, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
@@ -385,7 +440,7 @@ static PyObject *attach_name(core_state *state, PyObject *object) {
     const char *name = name_of(object, &length);
     if (name == NULL)
         return NULL;
-    unsigned char bytes[TOKEN_SIZE(IST_MAX_NDIM)];
+    unsigned char bytes[TOKEN_FEW];
     size_t size = sizeof bytes;
     ist_segment segment;
     int error;
@@ -419,8 +474,10 @@ static PyObject *core_attach(PyObject *module, PyObject *object) {
         return NULL;
     ist_segment segment;
     int error = acquire(&token, &segment);
-    if (error < 0)
+    if (error < 0) {
+        token_clear(&token);
         return raise_gone(state, error, &token.segment, false);
+    }
     return token_receive(state, segment, &token);
 }
 
@@ -517,7 +574,7 @@ static PyObject *reduce_contents(PyObject *module, SharedArrayObject *a) {
             goto fail;
         PyTuple_SET_ITEM(shape, i, length);
     }
-    return Py_BuildValue("N(sNN)", rebuild, a->dtype->str, shape, contents);
+    return Py_BuildValue("N(sNN)", rebuild, a->dtype->spec, shape, contents);
 fail:
     Py_XDECREF(rebuild);
     Py_XDECREF(shape);
@@ -580,6 +637,7 @@ static PyObject *core_rebuild(PyObject *module, PyObject *arguments) {
     ist_segment segment;
     int error = load(&token, number, &segment);
     if (error < 0) {
+        token_clear(&token);
         raise_gone(state, error, &token.segment, true);
         message_report_leases(); /* says in the log what the exception is about */
         return NULL;
@@ -606,20 +664,27 @@ static int lengths_from_tuple(PyObject *tuple, Py_ssize_t *shape, Py_ssize_t *it
     return 0;
 }
 
-PyDoc_STRVAR(rebuild_contents_doc, "_rebuild_contents($module, dtype, shape, contents, /)\n--\n\n"
+PyDoc_STRVAR(rebuild_contents_doc, "_rebuild_contents($module, spec, shape, contents, /)\n--\n\n"
                                    "What an array calls that was pickled by value: a new array with these contents.");
 
 static PyObject *core_rebuild_contents(PyObject *module, PyObject *arguments) {
     core_state *state = state_of_module(module);
-    PyObject *spec, *lengths, *result = NULL;
+    PyObject *lengths, *result = NULL;
+    const char *spec;
+    Py_ssize_t spec_length;
     Py_buffer contents;
-    if (!PyArg_ParseTuple(arguments, "OO!y*:_rebuild_contents", &spec, &PyTuple_Type, &lengths, &contents))
+    if (!PyArg_ParseTuple(arguments, "s#O!y*:_rebuild_contents", &spec, &spec_length, &PyTuple_Type, &lengths, &contents))
         return NULL;
     Py_ssize_t shape[IST_MAX_NDIM], items, bytes;
     ist_segment segment;
-    DTypeObject *dtype = dtype_from_object(state, spec);
+    DTypeObject *dtype = dtype_from_spec(state, spec, spec_length);
     if (dtype == NULL)
         goto done;
+    if (dtype->itemsize == 0 || refuse_subarray(dtype) < 0) {
+        if (!PyErr_Occurred())
+            PyErr_Format(PyExc_ValueError, "a pickled array with elements of no bytes: '%s'", spec);
+        goto done;
+    }
     if (PyTuple_GET_SIZE(lengths) > IST_MAX_NDIM) {
         PyErr_Format(PyExc_ValueError, "a pickled array with %zd dimensions; at most %d", PyTuple_GET_SIZE(lengths), IST_MAX_NDIM);
         goto done;

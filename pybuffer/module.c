@@ -303,14 +303,16 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->DetachedError);
     Py_VISIT(state->WorkerError);
     Py_VISIT(state->rebuild);
-    for (int i = 0; i < IST_TYPE_CODES; i++)
+    for (int i = 0; i < IST_NUMBERS; i++)
         Py_VISIT(state->dtypes[i]);
+    Py_VISIT(state->known);
     return 0;
 }
 
 static int core_clear(PyObject *module) {
     core_state *state = state_of_module(module);
-    for (int i = 0; i < IST_TYPE_CODES; i++)
+    Py_CLEAR(state->known);
+    for (int i = 0; i < IST_NUMBERS; i++)
         Py_CLEAR(state->dtypes[i]);
     Py_CLEAR(state->rebuild);
     Py_CLEAR(state->array_type);

@@ -4,8 +4,10 @@
  * Result types are numpy's; so are NaNs: any NaN is the minimum and the maximum, and the first is argmin and argmax. Floats are summed by
  * many partial sums, and those in pairs, so that the error grows with the logarithm of the size; integers exactly, then wrapped.
  * Large arrays are gone through without the GIL, standing on the hold.
+ * Times are compared as the integers they are, NaT as NaN. Long doubles are rare: one plain loop finds everything about them. Text, bytes
+ * and structures have no reductions.
  */
-#include "array.h"
+#include "dtype.h"
 #include "half.h"
 #include "kernels.h"
 
@@ -46,12 +48,15 @@ struct reduction {
     uint64_t blocks;
     size_t count, index;
     bool nan, started, greatest;
+    bool nat; /* the least int64 is NaT */
     char best[16];
 };
 
 static bool step_block(reduction *r, const DTypeObject *dtype, const char *p, Py_ssize_t stride, size_t n, char *room) {
-    if (stride != dtype->itemsize) {
+    if (stride != dtype->itemsize || dtype->swapped) {
         gather(room, p, stride, dtype->itemsize, n);
+        if (dtype->swapped)
+            swap_elements(dtype, room, n);
         p = room;
     }
     float widened[BLOCK_FLOATS];
@@ -84,6 +89,72 @@ static void go_through(reduction *r, const strided *s) {
     } while (walk_next(&w));
 }
 
+static bool is_time(const DTypeObject *d) { return d->code == IST_DATETIME || d->code == IST_TIMEDELTA; }
+
+/* Long doubles: everything at once, in C order. */
+typedef struct long_summary {
+    long double sum[2], least[2], greatest[2], nan[2];
+    size_t n, nonzero, least_at, greatest_at, nan_at; /* nan_at: SIZE_MAX if there is none */
+} long_summary;
+
+static void look_at_long(long_summary *all, const long double *x, bool is_complex) {
+    const bool nan = x[0] != x[0] || (is_complex && x[1] != x[1]);
+    const long double im = is_complex ? x[1] : 0;
+    if (all->n == 0 || x[0] < all->least[0] || (x[0] == all->least[0] && im < all->least[1]))
+        all->least[0] = x[0], all->least[1] = im, all->least_at = all->n;
+    if (all->n == 0 || x[0] > all->greatest[0] || (x[0] == all->greatest[0] && im > all->greatest[1]))
+        all->greatest[0] = x[0], all->greatest[1] = im, all->greatest_at = all->n;
+    if (nan && all->nan_at == SIZE_MAX)
+        all->nan_at = all->n, all->nan[0] = x[0], all->nan[1] = im;
+    all->sum[0] += x[0];
+    all->sum[1] += im;
+    all->nonzero += x[0] != 0 || im != 0;
+    all->n++;
+}
+
+static int summarize_long(SharedArrayObject *a, long_summary *all) {
+    *all = (long_summary){.nan_at = SIZE_MAX};
+    if (hold_enter(a, HOLD_SHARED) < 0)
+        return -1;
+    strided s = strided_of(a);
+    walk w;
+    walk_begin(&w, &s, NULL, true);
+    for (bool more = w.n > 0; more; more = walk_next(&w))
+        for (size_t i = 0; i < w.n; i++) {
+            long double x[2];
+            memcpy(x, w.at[0] + (Py_ssize_t)i * w.inner[0], (size_t)a->dtype->itemsize);
+            if (a->dtype->swapped)
+                swap_elements(a->dtype, (char *)x, 1);
+            look_at_long(all, x, a->dtype->code == IST_CLONG);
+        }
+    hold_leave(a, HOLD_SHARED);
+    return 0;
+}
+
+static bool is_long(SharedArrayObject *a) { return a->dtype->code == IST_LONG || a->dtype->code == IST_CLONG; }
+
+static PyObject *long_object(SharedArrayObject *a, const long double *x) {
+    if (a->dtype->code == IST_LONG)
+        return PyFloat_FromDouble((double)x[0]);
+    return PyComplex_FromDoubles((double)x[0], (double)x[1]);
+}
+
+static int refuse_reduction(SharedArrayObject *a, const char *name) {
+    PyObject *description = dtype_description(a->dtype);
+    if (description != NULL)
+        PyErr_Format(PyExc_TypeError, "%s() isn't defined for elements of dtype %R", name, description);
+    Py_XDECREF(description);
+    return -1;
+}
+
+/* Numbers can be summed and averaged; these and times compared; neither anything else. */
+static int check_summable(SharedArrayObject *a, const char *name) {
+    return a->dtype->code <= IST_CLONG ? 0 : refuse_reduction(a, name);
+}
+static int check_comparable(SharedArrayObject *a, const char *name) {
+    return a->dtype->code <= IST_CLONG || is_time(a->dtype) ? 0 : refuse_reduction(a, name);
+}
+
 /* -1 with an exception if the array can't be used. */
 static int reduce(SharedArrayObject *a, reduction *r, step_function *step, bool in_order, bool widen) {
     if (hold_enter(a, HOLD_SHARED) < 0)
@@ -92,7 +163,8 @@ static int reduce(SharedArrayObject *a, reduction *r, step_function *step, bool 
     r->k = active_kernels();
     r->step = step;
     r->in_order = in_order;
-    r->code = widen && a->dtype->code == IST_F2 ? IST_F4 : a->dtype->code;
+    r->code = widen && a->dtype->code == IST_F2 ? IST_F4 : is_time(a->dtype) ? IST_I8 : a->dtype->code;
+    r->nat = is_time(a->dtype);
     r->itemsize = widen && a->dtype->code == IST_F2 ? 4 : (size_t)a->dtype->itemsize;
     if (a->nbytes >= WITHOUT_GIL_BYTES) {
         Py_BEGIN_ALLOW_THREADS
@@ -155,7 +227,11 @@ static PyObject *rounded(const DTypeObject *dtype, double re, double im) {
 static PyObject *array_sum(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     SharedArrayObject *a = (SharedArrayObject *)self;
     reduction r = {.blocks = 0};
-    if (reduce(a, &r, step_sum, false, true) < 0)
+    if (is_long(a)) {
+        long_summary all;
+        return summarize_long(a, &all) < 0 ? NULL : long_object(a, all.sum);
+    }
+    if (check_summable(a, "sum") < 0 || reduce(a, &r, step_sum, false, true) < 0)
         return NULL;
     switch (a->dtype->kind) {
     case 'b':
@@ -168,11 +244,14 @@ static PyObject *array_sum(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 static PyObject *array_mean(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     SharedArrayObject *a = (SharedArrayObject *)self;
     reduction r = {.blocks = 0};
-    if (reduce(a, &r, step_sum, false, true) < 0)
+    long_summary all;
+    if (is_long(a) ? summarize_long(a, &all) < 0 : check_summable(a, "mean") < 0 || reduce(a, &r, step_sum, false, true) < 0)
         return NULL;
     if (a->nbytes == 0 && PyErr_WarnEx(PyExc_RuntimeWarning, "mean of an empty array", 1) < 0)
         return NULL;
     double n = (double)array_size(a);
+    if (is_long(a))
+        return long_object(a, (long double[2]){all.sum[0] / (long double)n, all.sum[1] / (long double)n});
     bool exact = a->dtype->kind == 'b' || a->dtype->kind == 'i' || a->dtype->kind == 'u';
     return rounded(a->dtype, (exact ? (double)r.integer : total(&r, 0)) / n, total(&r, 1) / n);
 }
@@ -219,6 +298,19 @@ static bool better(const reduction *r, const char *p, const char *q) { return r-
 static bool step_extreme(reduction *r, const char *p, size_t n) {
     char best[16];
     r->nan = (r->greatest ? r->k->greatest : r->k->least)[r->code](p, n, best);
+    if (r->nat) { /* NaT is the least of all integers */
+        char nat[16];
+        r->k->least[IST_I8](p, n, nat);
+        int64_t least;
+        memcpy(&least, nat, sizeof least);
+        if ((r->nan = least == NAT)) {
+            memcpy(best, nat, sizeof nat);
+            r->index = r->seen + r->k->find[IST_I8](p, n, best);
+            r->started = true;
+            memcpy(r->best, best, 8);
+            return false;
+        }
+    }
     if (!r->nan && r->started && !better(r, best, r->best))
         return true;
     size_t at = 0;
@@ -248,14 +340,34 @@ static int extreme(SharedArrayObject *a, reduction *r, bool greatest, bool index
 static PyObject *extreme_value(PyObject *self, bool greatest) {
     SharedArrayObject *a = (SharedArrayObject *)self;
     reduction r = {.blocks = 0};
-    if (extreme(a, &r, greatest, false) < 0)
+    if (is_long(a) && a->nbytes > 0) {
+        long_summary all;
+        if (summarize_long(a, &all) < 0)
+            return NULL;
+        return all.nan_at != SIZE_MAX ? long_object(a, all.nan) : long_object(a, greatest ? all.greatest : all.least);
+    }
+    if (check_comparable(a, greatest ? "max" : "min") < 0 || extreme(a, &r, greatest, false) < 0)
         return NULL;
+    if (is_time(a->dtype)) {
+        int64_t value;
+        memcpy(&value, r.best, sizeof value);
+        return times_get(a->dtype, value);
+    }
     return dtype_get(state_of(a)->dtypes[r.code], r.best);
 }
 
 static PyObject *extreme_index(PyObject *self, bool greatest) {
+    SharedArrayObject *a = (SharedArrayObject *)self;
     reduction r = {.blocks = 0};
-    return extreme((SharedArrayObject *)self, &r, greatest, true) < 0 ? NULL : PyLong_FromSize_t(r.index);
+    if (is_long(a) && a->nbytes > 0) {
+        long_summary all;
+        if (summarize_long(a, &all) < 0)
+            return NULL;
+        return PyLong_FromSize_t(all.nan_at != SIZE_MAX ? all.nan_at : greatest ? all.greatest_at : all.least_at);
+    }
+    if (check_comparable(a, greatest ? "argmax" : "argmin") < 0 || extreme(a, &r, greatest, true) < 0)
+        return NULL;
+    return PyLong_FromSize_t(r.index);
 }
 
 static PyObject *array_min(PyObject *self, PyObject *Py_UNUSED(ignored)) { return extreme_value(self, false); }
@@ -280,19 +392,39 @@ static bool step_all(reduction *r, const char *p, size_t n) {
     return r->count == r->seen + n;
 }
 
-static PyObject *array_any(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+/* How many of *n elements aren't zero, or as many as the step wants to know. -1 with an exception. */
+static Py_ssize_t count(PyObject *self, step_function *step, const char *name, size_t *n) {
+    SharedArrayObject *a = (SharedArrayObject *)self;
     reduction r = {.blocks = 0};
-    return reduce((SharedArrayObject *)self, &r, step_any, false, false) < 0 ? NULL : PyBool_FromLong(r.count > 0);
+    if (is_long(a)) {
+        long_summary all;
+        if (summarize_long(a, &all) < 0)
+            return -1;
+        *n = all.n;
+        return (Py_ssize_t)all.nonzero;
+    }
+    if (check_comparable(a, name) < 0 || reduce(a, &r, step, false, false) < 0)
+        return -1;
+    *n = r.seen;
+    return (Py_ssize_t)r.count;
+}
+
+static PyObject *array_any(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    size_t n;
+    Py_ssize_t nonzero = count(self, step_any, "any", &n);
+    return nonzero < 0 ? NULL : PyBool_FromLong(nonzero > 0);
 }
 
 static PyObject *array_all(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    reduction r = {.blocks = 0};
-    return reduce((SharedArrayObject *)self, &r, step_all, false, false) < 0 ? NULL : PyBool_FromLong(r.count == r.seen);
+    size_t n;
+    Py_ssize_t nonzero = count(self, step_all, "all", &n);
+    return nonzero < 0 ? NULL : PyBool_FromLong((size_t)nonzero == n);
 }
 
 static PyObject *array_count_nonzero(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    reduction r = {.blocks = 0};
-    return reduce((SharedArrayObject *)self, &r, step_count, false, false) < 0 ? NULL : PyLong_FromSize_t(r.count);
+    size_t n;
+    Py_ssize_t nonzero = count(self, step_count, "count_nonzero", &n);
+    return nonzero < 0 ? NULL : PyLong_FromSsize_t(nonzero);
 }
 
 PyMethodDef reduce_methods[] = {

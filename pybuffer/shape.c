@@ -3,7 +3,7 @@
  * Relies on: array_new_view, which holds the root and refuses a released handle.
  * Invariant: every view's elements lie inside its base's. Bounds are never widened here, so they needn't be checked against the segment.
  */
-#include "array.h"
+#include "dtype.h"
 
 /* ---- shapes -------------------------------------------------------------------------------------------------------------------- */
 
@@ -71,6 +71,29 @@ Py_ssize_t shape_bytes(int ndim, const Py_ssize_t *shape, Py_ssize_t itemsize) {
         PyErr_Format(PyExc_ValueError, "array is too big: shape %R of %zd-byte elements is beyond the address space", tuple, itemsize);
         Py_DECREF(tuple);
     }
+    return -1;
+}
+
+int spread(core_state *state, DTypeObject **dtype, int *ndim, Py_ssize_t *shape) {
+    DTypeObject *d = *dtype;
+    if (d->code >= IST_BYTES && d->code <= IST_VOID && d->itemsize == 0) {
+        *dtype = dtype_of_length(state, d->code, 1, d->swapped);
+        Py_DECREF((PyObject *)d);
+        return *dtype == NULL ? -1 : 0;
+    }
+    if (d->code == IST_SUBARRAY) {
+        if (*ndim + d->sub_ndim > IST_MAX_NDIM) {
+            PyErr_Format(PyExc_ValueError, "maximum supported dimension for an array is %d, found %d", IST_MAX_NDIM, *ndim + d->sub_ndim);
+            return -1;
+        }
+        memcpy(shape + *ndim, d->sub_shape, (size_t)d->sub_ndim * sizeof *shape);
+        *ndim += d->sub_ndim;
+        *dtype = dtype_ref(d->base);
+        Py_DECREF((PyObject *)d);
+    }
+    if ((*dtype)->itemsize > 0)
+        return 0;
+    PyErr_Format(PyExc_ValueError, "an array's elements have at least one byte: %R", *dtype);
     return -1;
 }
 
@@ -321,6 +344,12 @@ static PyObject *array_view(PyObject *self, PyObject *const *args, Py_ssize_t na
     DTypeObject *dtype = dtype_from_object(state_of(a), spec);
     if (dtype == NULL)
         return NULL;
+    if (dtype->itemsize == 0 || dtype->code == IST_SUBARRAY) {
+        PyErr_Format(PyExc_ValueError, "%R %s", dtype,
+                     dtype->code == IST_SUBARRAY ? "isn't what elements are; view the base dtype and reshape" : "has no length");
+        Py_DECREF((PyObject *)dtype);
+        return NULL;
+    }
     PyObject *view = NULL;
     Py_ssize_t shape[IST_MAX_NDIM], strides[IST_MAX_NDIM], old = a->dtype->itemsize, new = dtype->itemsize;
     memcpy(shape, ARRAY_SHAPE(a), (size_t)a->ndim * sizeof *shape);
@@ -357,13 +386,17 @@ static int cast_shape(SharedArrayObject *a, const DTypeObject *dtype, PyObject *
         PyErr_SetString(PyExc_TypeError, "casts are restricted to C-contiguous arrays");
         return -1;
     }
-    if (a->dtype->itemsize != 1 && dtype->itemsize != 1 && a->dtype != dtype) {
-        PyErr_Format(PyExc_TypeError, "cannot cast between two non-byte formats, '%s' and '%s'", a->dtype->format, dtype->format);
+    if (!dtype_is_native(dtype) || dtype->code == IST_C8 || dtype->code == IST_C16) {
+        PyErr_Format(PyExc_TypeError, "casts are to a native number's format, not to '%s'", dtype->str);
+        return -1;
+    }
+    if (a->dtype->itemsize != 1 && dtype->itemsize != 1 && !dtype_same(a->dtype, dtype)) {
+        PyErr_Format(PyExc_TypeError, "cannot cast between two non-byte dtypes, '%s' and '%s'", a->dtype->str, dtype->str);
         return -1;
     }
     if (a->nbytes % dtype->itemsize != 0) {
         PyErr_Format(PyExc_TypeError, "%zd bytes are not a multiple of the item size %zd of '%s'", a->nbytes, dtype->itemsize,
-                     dtype->format);
+                     dtype->str);
         return -1;
     }
     if (shape_object == NULL || shape_object == Py_None) {

@@ -3,7 +3,7 @@
  *
  * Relies on: copy.c. Everything here stands on the hold while it looks at memory.
  */
-#include "array.h"
+#include "dtype.h"
 #include "half.h"
 
 /* ---- tolist -------------------------------------------------------------------------------------------------------------------- */
@@ -25,7 +25,7 @@ static PyObject *list_of_run(const DTypeObject *dtype, const char *data, Py_ssiz
     if (list == NULL)
         return NULL;
     Py_ssize_t i = 0;
-    switch (dtype->code) {
+    switch (dtype->swapped ? IST_TYPE_CODES : dtype->code) {
     case IST_I1: ITEMS(int8_t, PyLong_FromLong(x));
     case IST_U1: ITEMS(uint8_t, PyLong_FromLong(x));
     case IST_I2: ITEMS(int16_t, PyLong_FromLong(x));
@@ -126,11 +126,13 @@ static PyObject *text_of_values(SharedArrayObject *a) {
 
 PyObject *array_repr(PyObject *self) {
     SharedArrayObject *a = (SharedArrayObject *)self;
-    PyObject *shape = shape_tuple(a->ndim, ARRAY_SHAPE(a)), *values = NULL, *result = NULL;
+    PyObject *shape = shape_tuple(a->ndim, ARRAY_SHAPE(a)), *values = NULL, *description = NULL, *result = NULL;
     if (shape == NULL)
         return NULL;
     if (!array_usable(a)) {
-        result = PyUnicode_FromFormat("<SharedArray detached, shape=%R, dtype='%s'>", shape, a->dtype->str);
+        description = dtype_description(a->dtype);
+        if (description != NULL)
+            result = PyUnicode_FromFormat("<SharedArray detached, shape=%R, dtype=%R>", shape, description);
         goto done;
     }
     if (hold_enter(a, HOLD_SHARED) < 0)
@@ -138,9 +140,11 @@ PyObject *array_repr(PyObject *self) {
     values = text_of_values(a);
     const char *state = array_flags(array_root(a)) & ARRAY_FROZEN ? ", frozen" : array_readonly(a) ? ", readonly" : "";
     hold_leave(a, HOLD_SHARED);
-    if (values != NULL)
-        result = PyUnicode_FromFormat("SharedArray(%U, shape=%R, dtype='%s'%s)", values, shape, a->dtype->str, state);
+    description = values == NULL ? NULL : dtype_description(a->dtype);
+    if (description != NULL)
+        result = PyUnicode_FromFormat("SharedArray(%U, shape=%R, dtype=%R%s)", values, shape, description, state);
 done:
+    Py_XDECREF(description);
     Py_XDECREF(values);
     Py_DECREF(shape);
     return result;
@@ -244,16 +248,44 @@ static PyObject *cast_ndarray(PyObject *ndarray, PyObject *dtype, PyObject *copy
     return result;
 }
 
+/* By a memoryview; elements for which there is no format by way of raw bytes, which numpy then sees as what they are. */
+static PyObject *ndarray_of(SharedArrayObject *a) {
+    PyObject *numpy = PyImport_ImportModule("numpy"), *ndarray = NULL;
+    if (numpy == NULL || array_check(a) < 0) {
+        Py_XDECREF(numpy);
+        return NULL;
+    }
+    PyObject *raw = array_format(a) != NULL && a->dtype->code != IST_STRUCT ? Py_NewRef((PyObject *)a) : NULL;
+    const bool as_raw = raw == NULL;
+    if (as_raw) {
+        PyErr_Clear();
+        DTypeObject *bytes = dtype_of_length(state_of(a), IST_VOID, a->dtype->itemsize, false);
+        if (bytes != NULL)
+            raw = (PyObject *)array_new_view(a, bytes, a->ndim, ARRAY_SHAPE(a), ARRAY_STRIDES(a), a->data, 0);
+        Py_XDECREF((PyObject *)bytes);
+    }
+    PyObject *view = raw == NULL ? NULL : PyMemoryView_FromObject(raw);
+    if (view != NULL)
+        ndarray = PyObject_CallMethod(numpy, "asarray", "O", view);
+    if (ndarray != NULL && as_raw) {
+        PyObject *theirs = PyObject_GetAttrString((PyObject *)a->dtype, "__numpy_dtype__");
+        PyObject *seen = theirs == NULL ? NULL : PyObject_CallMethod(ndarray, "view", "O", theirs);
+        Py_XDECREF(theirs);
+        Py_SETREF(ndarray, seen);
+    }
+    Py_XDECREF(view);
+    Py_XDECREF(raw);
+    Py_DECREF(numpy);
+    return ndarray;
+}
+
 static PyObject *array_as_ndarray(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
     static const char *const names[] = {"dtype", "copy"};
     static const signature parameters = {"__array__", 2, 2, 0, names};
     PyObject *given[2];
     if (bind_arguments(&parameters, args, nargs, kwnames, given) < 0)
         return NULL;
-    PyObject *view = PyMemoryView_FromObject(self), *numpy = view == NULL ? NULL : PyImport_ImportModule("numpy");
-    PyObject *ndarray = numpy == NULL ? NULL : PyObject_CallMethod(numpy, "asarray", "O", view);
-    Py_XDECREF(view);
-    Py_XDECREF(numpy);
+    PyObject *ndarray = ndarray_of((SharedArrayObject *)self);
     PyObject *result = ndarray == NULL ? NULL : cast_ndarray(ndarray, given[0], given[1]);
     Py_XDECREF(ndarray);
     return result;
@@ -283,8 +315,15 @@ static PyObject *get_array_interface(PyObject *self, void *Py_UNUSED(closure)) {
     PyObject *view = run_of_bytes(a, &offset);
     if (view == NULL)
         return NULL;
-    return Py_BuildValue("{s:i, s:N, s:s, s:N, s:N, s:n}", "version", 3, "shape", shape_tuple(a->ndim, ARRAY_SHAPE(a)), "typestr",
-                         a->dtype->str, "strides", shape_tuple(a->ndim, ARRAY_STRIDES(a)), "data", view, "offset", offset);
+    PyObject *descr = NULL;
+    if (a->dtype->code == IST_STRUCT && (descr = dtype_descr(a->dtype)) == NULL)
+        PyErr_Clear(); /* fields that no list can describe: raw bytes */
+    if (descr == NULL && (descr = Py_BuildValue("[(ss)]", "", a->dtype->str)) == NULL) {
+        Py_DECREF(view);
+        return NULL;
+    }
+    return Py_BuildValue("{s:i, s:N, s:s, s:N, s:N, s:N, s:n}", "version", 3, "shape", shape_tuple(a->ndim, ARRAY_SHAPE(a)), "typestr",
+                         a->dtype->str, "descr", descr, "strides", shape_tuple(a->ndim, ARRAY_STRIDES(a)), "data", view, "offset", offset);
 }
 
 PyGetSetDef values_attributes[] = {
@@ -295,7 +334,7 @@ PyGetSetDef values_attributes[] = {
 
 PyMethodDef values_methods[] = {
     {"tolist", array_tolist, METH_NOARGS,
-     PyDoc_STR("tolist($self, /)\n--\n\nThe elements as Python numbers, in lists nested like the axes.")},
+     PyDoc_STR("tolist($self, /)\n--\n\nThe elements as Python objects, in lists nested like the axes.")},
     {"tobytes", KEYWORDS(array_tobytes),
      PyDoc_STR(
          "tobytes($self, /, order='C')\n--\n\nThe elements' bytes in C or Fortran order; 'A': Fortran order if that is how they lie.")},

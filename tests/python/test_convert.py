@@ -1,5 +1,6 @@
 """array() and asarray(): other people's values and memory. numpy is the oracle where it is there."""
 
+import ctypes
 import array
 import gc
 from typing import Any
@@ -82,9 +83,9 @@ def test_casting_rounds_as_numpy() -> None:
 @pytest.mark.parametrize(
     "obj, error",
     [
-        ([1, [2]], ValueError), ([[2], 1], ValueError), ([[1, 2], [3]], ValueError), ([[], [1]], ValueError), ("abc", TypeError),
-        (["a"], TypeError), ([None], TypeError), (None, TypeError), (object(), TypeError), ({1: 2}, TypeError), ([2**64], OverflowError),
-        ([10**5000], OverflowError), (memoryview(b"abc").cast("c"), TypeError), (int, TypeError), ([int], TypeError), ({1, 2}, TypeError),
+        ([1, [2]], ValueError), ([[2], 1], ValueError), ([[1, 2], [3]], ValueError), ([[], [1]], ValueError), (["a", 1], TypeError),
+        ([b"a", 1.5], TypeError), ([None], TypeError), (None, TypeError), (object(), TypeError), ({1: 2}, TypeError), ([2**64], OverflowError),
+        ([10**5000], OverflowError), ((ctypes.py_object * 2)(), TypeError), (int, TypeError), ([int], TypeError), ({1, 2}, TypeError),
     ],
 )  # fmt: skip
 def test_what_no_array_can_be_made_of(obj: Any, error: type[Exception]) -> None:
@@ -174,16 +175,13 @@ def test_from_bytes_and_multidimensional_memoryviews() -> None:
     assert ist.array(memoryview(b"abcdef")[::-2]).tobytes() == b"fdb"
 
 
-def test_byte_swapped_buffers_are_refused_by_name() -> None:
+def test_arrays_of_objects_are_refused() -> None:
     numpy = pytest.importorskip("numpy")
-    with pytest.raises(TypeError, match=">d"):
-        ist.array(numpy.zeros(3, ">f8"))
-    with pytest.raises(TypeError, match=">i"):
-        ist.asarray(numpy.zeros(3, ">i4"))
-    with pytest.raises((TypeError, ValueError)):
-        ist.array(numpy.array([object()]))
-    with pytest.raises((TypeError, ValueError)):
-        ist.array(numpy.array(["a"]))
+    for objects in (numpy.array([object()]), numpy.zeros(2, "i4, O")):
+        with pytest.raises(TypeError, match="O"):
+            ist.array(objects)
+        with pytest.raises(TypeError, match="O"):
+            ist.asarray(objects)
 
 
 def test_buffers_with_suboffsets() -> None:

@@ -31,7 +31,7 @@ def test_names_and_strings_are_one_object(string: str, name: str) -> None:
 def test_is_a_value(string: str) -> None:
     d = ist.dtype(string)
     assert d == string and string == d and hash(d) == hash(string)
-    assert d != "<i3" and d != 3 and (d == 3) is False
+    assert d == string[1:] and d == d.name and d != "<i3" and d != 3 and (d == 3) is False
     assert {d: 1}[string] == 1
     assert copy.copy(d) is d and copy.deepcopy(d) is d
     assert all(pickle.loads(pickle.dumps(d, p)) is d for p in range(pickle.HIGHEST_PROTOCOL + 1))
@@ -61,13 +61,11 @@ def test_numpy_objects() -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    ["", "x", "f3", "f16", "i16", "O", "S", "S10", "U5", "M8[ns]", "V4", "g", "float128", ">f8", ">i2", ">c8", "object", "f8 ", "f8,i4",
-     "<", "<float64", "f", 8, 1.5, b"f8", object, str, [("x", "f4")], ("f8",), "ü", "f8\0"],
+    ["", "x", "f3", "i16", "O", "object", "|O", "T", "f8,O", "<", "<float64", "M8[xs]", "M8[0s]", "M8[s", "m8[2generic]", "S-1", "f8,,i4",
+     "(2f8", "(-1)f8", "Sx", 8, 1.5, b"f8", object, dict, ("f8",), ("f8", "f4"), [("x",)], [("x", "O")], [("x", "f4", 1, 2)], [(1, "f4")],
+     ["f4"], {"names": ["x"]}, {"x": "f4"}, {"x": ("f4",)}, "ü", "f8\0"],
 )  # fmt: skip
 def test_what_is_refused_is_named(spec: Any) -> None:
-    if spec == "f":
-        assert ist.dtype("f") == "<f4"  # numpy's letter, so it isn't refused
-        return
     with pytest.raises((TypeError, ValueError)) as caught:
         ist.dtype(spec)
     if spec not in ("ü", "f8\0"):
@@ -92,11 +90,14 @@ def test_formats() -> None:
 
 
 @pytest.mark.parametrize(
-    "format", ["", "2d", "dd", ">d", "!i", "<n", "P", "p", "c", "s", "4s", "g", "O", "T{d:x:}", "Z", "Zx", "Zdd", "(2)d", "w"]
+    "format",
+    ["", "<n", "P", "p", "O", "T{d:x:", "T{", "}", "d}", "Td", "Z", "Zx", "(2d", "()d", "(x)d", "(2", "d:x", "T{O:x:}", "&d", "X{}", "99999999999d",
+     "T{d:x:d:x:}", "T{" * 80 + "d" + "}" * 80],
 )
 def test_refused_formats(format: str) -> None:
-    with pytest.raises(TypeError, match="format"):
+    with pytest.raises((TypeError, ValueError)) as caught:
         ist.dtype.from_format(format)
+    assert "format" in str(caught.value) or "x" in str(caught.value)
 
 
 LIMITS = {

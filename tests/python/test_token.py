@@ -128,8 +128,9 @@ def test_a_later_version_is_named():
 
 def with_numbers(token: bytes, offset: int, shape: list[int], strides: list[int]) -> bytes:
     changed = bytearray(token)
-    changed[8] = len(shape)
-    return bytes(changed[:48]) + struct.pack(f"<q{2 * len(shape)}q", offset, *shape, *strides)
+    spec = changed[56 + 16 * changed[9] :]
+    changed[9] = len(shape)
+    return bytes(changed[:48]) + struct.pack(f"<q{2 * len(shape)}q", offset, *shape, *strides) + spec
 
 
 BIG = 2**63 - 1
