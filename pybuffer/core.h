@@ -69,8 +69,9 @@ struct DTypeObject {
     Py_ssize_t itemsize;  /* bytes; 0 only for S, U and V without a length */
     Py_ssize_t alignment; /* as a C compiler would have it */
     const char *str;      /* numpy's string, "<f8"; "|V16" for a struct */
-    const char *spec;     /* all of it in one text: equal dtypes have equal ones. For those without fields it is str */
-    char *own;            /* where str and spec lie, if they aren't static */
+    const char *spec;     /* all of it in one text. For those without fields it is str */
+    const char *layout;   /* the same without saying which structs were made with align=True: equal dtypes have equal ones */
+    char *own[2];         /* where these lie, if they aren't static */
     _Atomic(char *) formats[5]; /* PEP 3118's, for memory aligned to 1, 2, 4, 8, 16 bytes; made when asked for, owned */
     Py_ssize_t nfields;   /* structs */
     ist_field *fields;
@@ -82,7 +83,7 @@ struct DTypeObject {
 /* A number whose elements the loops can take as they are. */
 static inline bool dtype_is_native(const DTypeObject *d) { return d->code < IST_NUMBERS && !d->swapped; }
 static inline bool dtype_same(const DTypeObject *a, const DTypeObject *b) {
-    return a == b || (!(dtype_is_native(a) && dtype_is_native(b)) && strcmp(a->spec, b->spec) == 0);
+    return a == b || (!(dtype_is_native(a) && dtype_is_native(b)) && strcmp(a->layout, b->layout) == 0);
 }
 static inline DTypeObject *dtype_ref(const DTypeObject *d) { return (DTypeObject *)Py_NewRef((PyObject *)(uintptr_t)d); }
 

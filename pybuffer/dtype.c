@@ -1,8 +1,8 @@
 /* dtype.c: isthmus.dtype, the kinds of element an array can have: the objects and their type.
  *
- * The native numbers are one immutable object each and interpreter. Every other dtype has a text, its *spec*, which says all of it; equal
- * dtypes have equal ones, tokens and messages carry it, and the interpreter's `known` keeps some of them by it, so that comparing pointers
- * mostly settles it (dtype_same).
+ * The native numbers are one immutable object each and interpreter. Every other dtype has a text, its *spec*, which says all of it;
+ * tokens and messages carry it, and the interpreter's `known` keeps some of them by it, so that comparing pointers mostly settles whether
+ * two are the same (dtype_same).
  *
  *   spec   = numpy's string ("<f8", "|S10", "<M8[25s]")
  *          | "(" length { "," length } ")" spec                                     a sub-array
@@ -60,7 +60,7 @@ static DTypeObject *allocate(core_state *state, ist_type_code code, char kind, P
     d->kind = kind;
     d->itemsize = itemsize;
     d->alignment = alignment;
-    d->str = d->spec = "";
+    d->str = d->spec = d->layout = "";
     return d;
 }
 
@@ -87,13 +87,13 @@ static DTypeObject *settle(core_state *state, DTypeObject *d) {
 /* Copies one text for str and spec. */
 static int name_it(DTypeObject *d, const char *text) {
     size_t size = strlen(text) + 1;
-    d->own = PyMem_RawMalloc(size);
-    if (d->own == NULL) {
+    d->own[0] = PyMem_RawMalloc(size);
+    if (d->own[0] == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    memcpy(d->own, text, size);
-    d->str = d->spec = d->own;
+    memcpy(d->own[0], text, size);
+    d->str = d->spec = d->layout = d->own[0];
     return 0;
 }
 
@@ -105,7 +105,7 @@ DTypeObject *dtype_of_code(core_state *state, ist_type_code code, bool swapped) 
     if (d == NULL)
         return NULL;
     d->swapped = swapped;
-    d->str = d->spec = swapped ? numbers[code].swapped : numbers[code].str;
+    d->str = d->spec = d->layout = swapped ? numbers[code].swapped : numbers[code].str;
     return settle(state, d);
 }
 
@@ -155,38 +155,46 @@ DTypeObject *dtype_of_time(core_state *state, ist_type_code code, int unit, int3
 
 /* ---- composed ones: their text is written into a list of pieces ---------------------------------------------------------------- */
 
-static int finish_spec(DTypeObject *d, PyObject *spec) {
+/* A copy of a text and, behind it, of another; takes the first. */
+static char *keep(PyObject *text, const char *second) {
     Py_ssize_t size;
-    const char *text = spec == NULL ? NULL : PyUnicode_AsUTF8AndSize(spec, &size);
-    int result = text == NULL ? -1 : 0;
-    if (result == 0 && strlen(text) != (size_t)size) {
+    const char *utf8 = text == NULL ? NULL : PyUnicode_AsUTF8AndSize(text, &size);
+    const size_t second_size = strlen(second) + 1;
+    char *kept = NULL;
+    if (utf8 != NULL && strlen(utf8) != (size_t)size) {
         PyErr_SetString(PyExc_ValueError, "a field's name can't have a null character in it");
-        result = -1;
-    }
-    if (result == 0) {
-        char str[32];
-        size_t str_size = (size_t)PyOS_snprintf(str, sizeof str, "|V%zd", d->itemsize) + 1;
-        d->own = PyMem_RawMalloc((size_t)size + 1 + str_size);
-        if (d->own == NULL) {
+    } else if (utf8 != NULL) {
+        kept = PyMem_RawMalloc((size_t)size + 1 + second_size);
+        if (kept == NULL) {
             PyErr_NoMemory();
-            result = -1;
         } else {
-            memcpy(d->own, text, (size_t)size + 1);
-            memcpy(d->own + size + 1, str, str_size);
-            d->spec = d->own;
-            d->str = d->own + size + 1;
+            memcpy(kept, utf8, (size_t)size + 1);
+            memcpy(kept + size + 1, second, second_size);
         }
     }
-    Py_XDECREF(spec);
-    return result;
+    Py_XDECREF(text);
+    return kept;
 }
 
-static PyObject *spec_of_shape(const DTypeObject *d) {
+static int finish(DTypeObject *d, PyObject *(*text_of)(const DTypeObject *, bool)) {
+    char str[32];
+    PyOS_snprintf(str, sizeof str, "|V%zd", d->itemsize);
+    d->own[0] = keep(text_of(d, true), str);
+    d->own[1] = d->own[0] == NULL ? NULL : keep(text_of(d, false), "");
+    if (d->own[1] == NULL)
+        return -1;
+    d->spec = d->own[0];
+    d->str = d->own[0] + strlen(d->own[0]) + 1;
+    d->layout = d->own[1];
+    return 0;
+}
+
+static PyObject *spec_of_shape(const DTypeObject *d, bool flags) {
     PyObject *text = PyUnicode_FromString("(");
     for (int i = 0; text != NULL && i < d->sub_ndim; i++)
         Py_SETREF(text, PyUnicode_FromFormat(i > 0 ? "%U,%zd" : "%U%zd", text, d->sub_shape[i]));
     if (text != NULL)
-        Py_SETREF(text, PyUnicode_FromFormat("%U)%s", text, d->base->spec));
+        Py_SETREF(text, PyUnicode_FromFormat("%U)%s", text, flags ? d->base->spec : d->base->layout));
     return text;
 }
 
@@ -227,7 +235,7 @@ DTypeObject *dtype_of_shape(core_state *state, DTypeObject *base, int ndim, cons
     }
     d->sub_ndim = all;
     memcpy(d->sub_shape, lengths, (size_t)all * sizeof *lengths);
-    if (finish_spec(d, spec_of_shape(d)) < 0)
+    if (finish(d, spec_of_shape) < 0)
         goto fail;
     return settle(state, d);
 fail:
@@ -253,12 +261,12 @@ Py_ssize_t dtype_lay_out(ist_field *fields, Py_ssize_t n, bool aligned) {
     return (at + alignment - 1) / alignment * alignment;
 }
 
-static PyObject *spec_of_fields(const DTypeObject *d) {
+static PyObject *spec_of_fields(const DTypeObject *d, bool flags) {
     PyObject *pieces = PyList_New(0), *empty = PyUnicode_FromString(""), *text = NULL;
     for (Py_ssize_t i = -1; pieces != NULL && i <= d->nfields; i++) {
         PyObject *piece;
         if (i < 0) {
-            piece = PyUnicode_FromFormat("{%zd%s", d->itemsize, d->aligned ? "a" : "");
+            piece = PyUnicode_FromFormat("{%zd%s", d->itemsize, d->aligned && flags ? "a" : "");
         } else if (i == d->nfields) {
             piece = PyUnicode_FromString("}");
         } else {
@@ -266,7 +274,7 @@ static PyObject *spec_of_fields(const DTypeObject *d) {
             const ist_field *f = &d->fields[i];
             piece = PyUnicode_AsUTF8AndSize(f->name, &size) == NULL
                         ? NULL
-                        : PyUnicode_FromFormat(";%zd:%U@%zd:%s", size, f->name, f->offset, f->dtype->spec);
+                        : PyUnicode_FromFormat(";%zd:%U@%zd:%s", size, f->name, f->offset, flags ? f->dtype->spec : f->dtype->layout);
         }
         if (piece == NULL || PyList_Append(pieces, piece) < 0)
             Py_CLEAR(pieces);
@@ -337,7 +345,7 @@ DTypeObject *dtype_of_fields(core_state *state, const ist_field *fields, Py_ssiz
         Py_INCREF(fields[i].name);
         Py_INCREF((PyObject *)fields[i].dtype);
     }
-    if (finish_spec(d, spec_of_fields(d)) < 0)
+    if (finish(d, spec_of_fields) < 0)
         goto fail;
     return settle(state, d);
 fail:
@@ -553,7 +561,8 @@ static void dtype_dealloc(PyObject *self) {
         PyMem_RawFree(atomic_load_explicit(&d->formats[i], memory_order_relaxed)); /* relaxed: nobody else is left */
     PyMem_RawFree(d->fields);
     PyMem_RawFree(d->sub_shape);
-    PyMem_RawFree(d->own);
+    PyMem_RawFree(d->own[0]);
+    PyMem_RawFree(d->own[1]);
     PyObject_GC_Del(self);
     Py_DECREF((PyObject *)type);
 }
@@ -577,10 +586,11 @@ static PyObject *field_description(const ist_field *f) {
     return Py_BuildValue("(ONN)", f->name, description_of(f->dtype->base), shape_tuple(f->dtype->sub_ndim, f->dtype->sub_shape));
 }
 
-static PyObject *dict_description(const DTypeObject *d) {
+/* {"names": …, "formats": …, "offsets": …, "itemsize": …} with each field's format as `format_of` has it. */
+static PyObject *dict_of(const DTypeObject *d, PyObject *(*format_of)(const DTypeObject *, PyObject *), PyObject *argument) {
     PyObject *names = PyList_New(d->nfields), *formats = PyList_New(d->nfields), *offsets = PyList_New(d->nfields);
     for (Py_ssize_t i = 0; names != NULL && formats != NULL && offsets != NULL && i < d->nfields; i++) {
-        PyObject *format = description_of(d->fields[i].dtype), *offset = PyLong_FromSsize_t(d->fields[i].offset);
+        PyObject *format = format_of(d->fields[i].dtype, argument), *offset = PyLong_FromSsize_t(d->fields[i].offset);
         if (format == NULL || offset == NULL) {
             Py_XDECREF(format);
             Py_XDECREF(offset);
@@ -600,13 +610,15 @@ static PyObject *dict_description(const DTypeObject *d) {
     return Py_BuildValue("{sNsNsNsn}", "names", names, "formats", formats, "offsets", offsets, "itemsize", d->itemsize);
 }
 
+static PyObject *description_of_field(const DTypeObject *d, PyObject *Py_UNUSED(unused)) { return description_of(d); }
+
 static PyObject *description_of(const DTypeObject *d) {
     if (d->code == IST_SUBARRAY)
         return Py_BuildValue("(NN)", description_of(d->base), shape_tuple(d->sub_ndim, d->sub_shape));
     if (d->code != IST_STRUCT)
         return PyUnicode_FromString(d->str);
     if (!is_packed(d) || d->aligned)
-        return dict_description(d);
+        return dict_of(d, description_of_field, NULL);
     PyObject *list = PyList_New(d->nfields);
     for (Py_ssize_t i = 0; list != NULL && i < d->nfields; i++) {
         PyObject *field = field_description(&d->fields[i]);
@@ -654,7 +666,7 @@ static PyObject *dtype_get_name(PyObject *self, void *Py_UNUSED(closure)) {
 }
 
 static Py_hash_t dtype_hash(PyObject *self) {
-    PyObject *text = PyUnicode_FromString(((DTypeObject *)self)->spec);
+    PyObject *text = PyUnicode_FromString(((DTypeObject *)self)->layout);
     Py_hash_t hash = text == NULL ? -1 : PyObject_Hash(text); /* equal to its string, so hashed as it is */
     Py_XDECREF(text);
     return hash;
@@ -823,6 +835,20 @@ PyObject *dtype_descr(const DTypeObject *d) { return descr_of(d); }
 
 static PyObject *dtype_get_descr(PyObject *self, void *Py_UNUSED(closure)) { return descr_of((DTypeObject *)self); }
 
+/* numpy.dtype, called from the inside out: align=True would reach into nested structures. */
+static PyObject *numpy_dtype_of(const DTypeObject *d, PyObject *make) {
+    if (d->code == IST_SUBARRAY) {
+        PyObject *base = numpy_dtype_of(d->base, make);
+        return base == NULL ? NULL : PyObject_CallFunction(make, "((NN))", base, shape_tuple(d->sub_ndim, d->sub_shape));
+    }
+    if (d->code != IST_STRUCT)
+        return PyObject_CallFunction(make, "s", d->str);
+    PyObject *fields = dict_of(d, numpy_dtype_of, make);
+    PyObject *dtype = fields == NULL ? NULL : PyObject_CallFunction(make, "OO", fields, d->aligned ? Py_True : Py_False);
+    Py_XDECREF(fields);
+    return dtype;
+}
+
 /* Asked for by numpy, so numpy is there; to anybody else in an interpreter that can't have numpy the attribute is missing. */
 static PyObject *dtype_get_numpy_dtype(PyObject *self, void *Py_UNUSED(closure)) {
     PyObject *numpy = PyImport_ImportModule("numpy");
@@ -831,11 +857,8 @@ static PyObject *dtype_get_numpy_dtype(PyObject *self, void *Py_UNUSED(closure))
             PyErr_SetString(PyExc_AttributeError, "__numpy_dtype__: numpy can't be imported here");
         return NULL;
     }
-    PyObject *description = description_of((DTypeObject *)self);
-    PyObject *dtype = description == NULL ? NULL
-                                          : PyObject_CallMethod(numpy, "dtype", "(OO)", description,
-                                                                ((DTypeObject *)self)->aligned ? Py_True : Py_False);
-    Py_XDECREF(description);
+    PyObject *make = PyObject_GetAttrString(numpy, "dtype"), *dtype = make == NULL ? NULL : numpy_dtype_of((DTypeObject *)self, make);
+    Py_XDECREF(make);
     Py_DECREF(numpy);
     return dtype;
 }
@@ -914,7 +937,7 @@ int dtype_init(PyObject *module, core_state *state) {
         DTypeObject *d = allocate(state, (ist_type_code)code, numbers[code].kind, numbers[code].itemsize, numbers[code].alignment);
         if (d == NULL)
             return -1;
-        d->str = d->spec = numbers[code].str;
+        d->str = d->spec = d->layout = numbers[code].str;
         state->dtypes[code] = d;
         PyObject_GC_Track((PyObject *)d);
     }

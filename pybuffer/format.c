@@ -2,7 +2,7 @@
  * reads them.
  *
  * Where memory is aligned the byte order is '@' and sizes are the machine's, which is what most consumers know; where it isn't, '=' with
- * standard sizes. So a format belongs to a dtype and an alignment of the memory. Padding is always spelled out as x, never left to '@'.
+ * standard sizes. So a format belongs to a dtype and an alignment of the memory. Padding is spelled out as x, but for that at the end.
  * There is no format for times, nor for fields that overlap or are out of order: ValueError, as numpy's.
  */
 #include "dtype.h"
@@ -16,6 +16,8 @@ typedef struct writer {
     size_t used, room;
     Py_ssize_t alignment; /* of the memory */
     Py_ssize_t offset;    /* of the next byte in the item */
+    Py_ssize_t native;    /* alignment of what was written in '@', to which a reader pads the whole item */
+    int depth;            /* of structures */
     char order;           /* in force */
 } writer;
 
@@ -96,6 +98,7 @@ static int put_simple(writer *w, const DTypeObject *d) {
         standard = !aligned && !native_only;
         if (put_order(w, aligned ? '@' : native_only ? '^' : '=') < 0)
             return -1;
+        w->native = aligned ? Py_MAX(w->native, d->alignment) : w->native;
     }
     switch (d->code) {
     case IST_BYTES: PyOS_snprintf(text, sizeof text, "%zds", d->itemsize); return put(w, text);
@@ -111,6 +114,7 @@ static int put_dtype(writer *w, const DTypeObject *d);
 
 static int put_fields(writer *w, const DTypeObject *d) {
     const Py_ssize_t begin = w->offset;
+    w->depth++;
     if (put(w, "T{") < 0)
         return -1;
     for (Py_ssize_t i = 0; i < d->nfields; i++) {
@@ -125,7 +129,13 @@ static int put_fields(writer *w, const DTypeObject *d) {
         if (put_padding(w, begin + f->offset) < 0 || put_dtype(w, f->dtype) < 0 || put(w, ":") < 0 || put(w, name) < 0 || put(w, ":") < 0)
             return -1;
     }
-    return put_padding(w, begin + d->itemsize) < 0 ? -1 : put(w, "}");
+    /* Padding at the end of the whole item is left out, as numpy does, where a reader knows it. Further inside, and where numpy's readers would
+     * miss it, it isn't. */
+    const Py_ssize_t padded = (w->offset + w->native - 1) / w->native * w->native;
+    if (!(begin == 0 && w->depth == 1 && w->order == '@' && padded == d->itemsize) && put_padding(w, begin + d->itemsize) < 0)
+        return -1;
+    w->depth--;
+    return put(w, "}");
 }
 
 static int put_shape(writer *w, const DTypeObject *d) {
@@ -146,6 +156,24 @@ static int put_dtype(writer *w, const DTypeObject *d) {
     return d->code == IST_STRUCT ? put_fields(w, d) : d->code == IST_SUBARRAY ? put_shape(w, d) : put_simple(w, d);
 }
 
+static DTypeObject *read_strictly(core_state *state, const char *format);
+
+/* 1: written; 0: written, but it reads as something else; -1 with an exception. */
+static int write_format(writer *w, DTypeObject *d, Py_ssize_t alignment) {
+    *w = (writer){.alignment = alignment, .native = 1, .order = '@'};
+    if (put(w, "") < 0 || put_dtype(w, d) < 0)
+        return -1;
+    if (d->code != IST_STRUCT || alignment == 1)
+        return 1;
+    DTypeObject *again = read_strictly((core_state *)PyType_GetModuleState(Py_TYPE((PyObject *)d)), w->text);
+    if (again == NULL && !PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError))
+        return -1;
+    PyErr_Clear();
+    const int same = again != NULL && dtype_same(again, d);
+    Py_XDECREF((PyObject *)again);
+    return same;
+}
+
 const char *dtype_format(DTypeObject *d, Py_ssize_t alignment) {
     static const char *const plain[IST_NUMBERS] = {
         [IST_BOOL] = "?", [IST_I1] = "b", [IST_U1] = "B", [IST_I2] = "h", [IST_U2] = "H", [IST_I4] = "i",  [IST_U4] = "I",
@@ -161,8 +189,13 @@ const char *dtype_format(DTypeObject *d, Py_ssize_t alignment) {
     char *known = atomic_load_explicit(&d->formats[at], memory_order_acquire);
     if (known != NULL)
         return known;
-    writer w = {.alignment = (Py_ssize_t)1 << at, .order = '@'};
-    if (put(&w, "") < 0 || put_dtype(&w, d) < 0) {
+    writer w;
+    int good = write_format(&w, d, (Py_ssize_t)1 << at);
+    if (good == 0) { /* nested structures that '@' would align: nothing is aligned then, and everything is said */
+        PyMem_RawFree(w.text);
+        good = write_format(&w, d, 1);
+    }
+    if (good < 0) {
         PyMem_RawFree(w.text);
         return NULL;
     }
@@ -180,7 +213,7 @@ typedef struct parser {
     const char *format, *at;
     char order;         /* in force: @ ^ = < > */
     bool machine_sizes; /* whatever the order says: what ctypes calls "<l" */
-    bool unpadded;      /* at the end: what numpy says of a single packed item */
+    bool unpadded;      /* '@' aligns nothing: numpy leaves paddings out that a reader would have to guess */
     Py_ssize_t inner_alignment; /* of the structure that was read last, by its entries in '@' */
     int depth;
 } parser;
@@ -305,7 +338,7 @@ static int parse_entry(parser *p, layout *l) {
     if (d == NULL)
         return -1;
     alignment = structure ? p->inner_alignment : d->alignment;
-    if (p->order == '@') {
+    if (p->order == '@' && !p->unpadded) {
         Py_ssize_t inside = (alignment - d->itemsize % alignment) % alignment, items = count;
         for (int i = 0; i < ndim; i++)
             items = items > DTYPE_ITEMSIZE_MAX ? items : items * shape[i];
@@ -361,7 +394,7 @@ static int name_fields(field_list *list) {
 }
 
 static DTypeObject *finish(parser *p, layout *l, bool whole) {
-    const bool pad = p->order == '@' && !(whole && p->unpadded);
+    const bool pad = p->order == '@' && !p->unpadded;
     const Py_ssize_t itemsize = pad ? (l->offset + l->alignment - 1) / l->alignment * l->alignment : l->offset;
     const ist_field *first = l->list.fields;
     if (whole && l->list.n == 1 && !l->named && first->offset == 0 && first->dtype->itemsize == itemsize)
@@ -400,6 +433,11 @@ done:
     return result;
 }
 
+static DTypeObject *read_strictly(core_state *state, const char *format) {
+    parser p = {.state = state, .format = format, .at = format, .order = '@'};
+    return parse_fields(&p, true);
+}
+
 DTypeObject *dtype_from_format(core_state *state, const char *format, Py_ssize_t itemsize) {
     static const char bytes[] = "B";
     const char *text = format == NULL ? bytes : format;
@@ -415,6 +453,8 @@ DTypeObject *dtype_from_format(core_state *state, const char *format, Py_ssize_t
         p = (parser){.state = state, .format = text, .at = text, .order = '@', .machine_sizes = attempt == 0, .unpadded = attempt == 1};
         d = parse_fields(&p, true);
     }
+    if (d != NULL && d->code == IST_STRUCT && d->itemsize < itemsize) /* numpy leaves the padding at the end away */
+        d = padded(&p, d, itemsize - d->itemsize);
     if (d != NULL && itemsize >= 0 && d->itemsize != itemsize) {
         PyErr_Format(PyExc_TypeError, "buffer format '%s' of %zd bytes and item size %zd don't agree", text, d->itemsize, itemsize);
         Py_CLEAR(d);

@@ -312,6 +312,10 @@ static PyObject *get_array_interface(PyObject *self, void *Py_UNUSED(closure)) {
     if (array_check(a) < 0)
         return NULL;
     Py_ssize_t offset;
+    if (a->dtype->code == IST_STRUCT && array_format(a) == NULL) { /* numpy would make fields of the padding */
+        PyErr_SetString(PyExc_AttributeError, "__array_interface__ can't describe these fields: use __array__()");
+        return NULL;
+    }
     PyObject *view = run_of_bytes(a, &offset);
     if (view == NULL)
         return NULL;
