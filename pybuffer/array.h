@@ -64,6 +64,8 @@ int raise_not_castable(const DTypeObject *from, const DTypeObject *to); /* -1 wi
 /* Copies elements between equal shapes, casting; right when the two overlap. The caller pins both; the GIL is dropped for large ones.
  * -1 with MemoryError. */
 int copy_values(const strided *to, const strided *from);
+int copy_items(const strided *to, const strided *from); /* the same into new memory: what lies between fields comes along */
+void put_item(const DTypeObject *dtype, char *to, const char *item); /* one element of the same dtype */
 /* Every element of `to` becomes the one at `item`, which has its dtype and is nobody else's to write. */
 void fill_values(const strided *to, const char *item);
 /* Copies n elements of a kind that are `stride` apart into a row. Plain C, no GIL needed. */

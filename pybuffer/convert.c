@@ -109,29 +109,66 @@ static int straighten(source *s) {
     return 0;
 }
 
+/* As PyObject_GetBuffer, which after a failure must leave nothing to release: numpy's structured scalars do. */
+static int get_buffer(PyObject *object, source *s) {
+    int result = PyObject_GetBuffer(object, &s->view, PyBUF_FULL_RO);
+    if (result < 0)
+        s->view.obj = NULL;
+    return result;
+}
+
+/* An ndarray: itself, or what a scalar of numpy makes of itself; new reference. NULL without an exception: it is neither. */
+static PyObject *as_ndarray(PyObject *object) {
+    if (numpy_is_array(object))
+        return Py_NewRef(object);
+    return from_numpy(Py_TYPE(object)) ? PyObject_CallMethod(object, "__array__", NULL) : NULL;
+}
+
 /* numpy has no format for times and fields out of order: such an ndarray shows its elements as raw bytes, and its dtype beside it. */
 static int open_as_bytes(core_state *state, PyObject *object, source *s) {
-    PyObject *raised = PyErr_GetRaisedException();
-    PyObject *theirs = numpy_is_array(object) ? PyObject_GetAttrString(object, "dtype") : NULL, *bytes = NULL;
-    PyErr_Clear();
-    s->dtype = theirs == NULL ? NULL : dtype_from_object(state, theirs);
-    Py_XDECREF(theirs);
-    if (s->dtype != NULL) {
-        Py_XDECREF(raised);
-        bytes = PyObject_CallMethod(object, "view", "s", s->dtype->code == IST_STRUCT ? s->dtype->str : "V8");
-        int result = bytes == NULL ? -1 : PyObject_GetBuffer(bytes, &s->view, PyBUF_FULL_RO);
-        Py_XDECREF(bytes);
-        return result;
+    PyObject *raised = PyErr_GetRaisedException(), *ndarray = as_ndarray(object), *theirs = NULL, *bytes = NULL;
+    int result = -1;
+    if (ndarray == NULL) {
+        PyErr_SetRaisedException(raised); /* in place of any other */
+        return -1;
     }
-    if (theirs == NULL)
-        PyErr_SetRaisedException(raised);
+    Py_XDECREF(raised);
+    theirs = PyObject_GetAttrString(ndarray, "dtype");
+    s->dtype = theirs == NULL ? NULL : dtype_from_object(state, theirs);
+    if (s->dtype != NULL) {
+        char raw[32];
+        PyOS_snprintf(raw, sizeof raw, "V%zd", s->dtype->itemsize);
+        bytes = PyObject_CallMethod(ndarray, "view", "s", raw);
+        result = bytes == NULL ? -1 : get_buffer(bytes, s);
+    }
+    Py_XDECREF(bytes);
+    Py_XDECREF(theirs);
+    Py_DECREF(ndarray);
+    return result;
+}
+
+/* numpy leaves padding out of the formats of structures, so that some can't be read, or would be read as something else: its own dtype is
+ * asked, also behind a memoryview. 0: it isn't an ndarray's, or there is none. */
+static int ask_ndarray(core_state *state, PyObject *object, source *s) {
+    if (s->dtype != NULL || s->view.format == NULL || s->view.format[0] != 'T')
+        return 0;
+    PyObject *exporter = PyMemoryView_Check(object) ? PyMemoryView_GET_BUFFER(object)->obj : object;
+    if (exporter == NULL || !numpy_is_array(exporter))
+        return 0;
+    PyObject *theirs = PyObject_GetAttrString(exporter, "dtype");
+    DTypeObject *dtype = theirs == NULL ? NULL : dtype_from_object(state, theirs);
+    Py_XDECREF(theirs);
+    if (dtype == NULL)
+        return -1;
+    if (dtype->itemsize == s->view.itemsize)
+        s->dtype = dtype;
     else
-        Py_XDECREF(raised);
-    return -1;
+        Py_DECREF((PyObject *)dtype);
+    return 0;
 }
 
 static int open_buffer(core_state *state, PyObject *object, source *s) {
-    if (PyObject_GetBuffer(object, &s->view, PyBUF_FULL_RO) < 0 &&
+    if (get_buffer(object, s) < 0 &&
         (!PyErr_ExceptionMatches(PyExc_ValueError) || open_as_bytes(state, object, s) < 0))
         return -1;
     int ndim = s->view.ndim;
@@ -139,6 +176,8 @@ static int open_buffer(core_state *state, PyObject *object, source *s) {
         PyErr_Format(PyExc_ValueError, "maximum supported dimension for an array is %d, found %d", IST_MAX_NDIM, ndim);
         return -1;
     }
+    if (ask_ndarray(state, object, s) < 0)
+        return -1;
     if (s->dtype == NULL)
         s->dtype = dtype_from_format(state, s->view.format, s->view.itemsize);
     if (s->dtype == NULL)
@@ -312,7 +351,7 @@ SharedArrayObject *array_copy_of(core_state *state, const strided *from, DTypeOb
     if (copy == NULL)
         return NULL;
     strided to = strided_of(copy);
-    if (copy_values(&to, from) < 0) {
+    if (copy_items(&to, from) < 0) {
         Py_DECREF((PyObject *)copy);
         return NULL;
     }

@@ -436,6 +436,10 @@ static bool overlap(const strided *a, const strided *b) {
     return a_low < b_high && b_low < a_high;
 }
 
+/* Bytes can be moved as they are. Between fields there may lie what is nobody's, or in a view of some fields the others: these are left
+ * alone, but where `whole` items go into memory that is nobody else's yet. */
+static bool is_run(const DTypeObject *to, const DTypeObject *from, bool whole) { return dtype_same(to, from) && (whole || !to->gaps); }
+
 static void move_walk(walk *w, Py_ssize_t itemsize) {
     do
         move(w->at[0], w->inner[0], w->at[1], w->inner[1], itemsize, w->n);
@@ -449,8 +453,8 @@ static void cast_walk(walk *w, const DTypeObject *to, const DTypeObject *from) {
 }
 
 /* The GIL is dropped for large ones, if no Python is needed. */
-static int copy_walk(walk *w, const DTypeObject *to, const DTypeObject *from, size_t nbytes) {
-    const bool same = dtype_same(to, from);
+static int copy_walk(walk *w, const DTypeObject *to, const DTypeObject *from, size_t nbytes, bool whole) {
+    const bool same = is_run(to, from, whole);
     if (!same && !(is_number(to) && is_number(from)))
         return convert_walk(w, to, from);
     PyThreadState *saved = nbytes >= WITHOUT_GIL_BYTES ? PyEval_SaveThread() : NULL;
@@ -463,10 +467,10 @@ static int copy_walk(walk *w, const DTypeObject *to, const DTypeObject *from, si
     return 0;
 }
 
-static int copy_apart(const strided *to, const strided *from) {
+static int copy_apart(const strided *to, const strided *from, bool whole) {
     walk w;
     walk_begin(&w, to, from, false);
-    return copy_walk(&w, to->dtype, from->dtype, 0);
+    return copy_walk(&w, to->dtype, from->dtype, 0, whole);
 }
 
 static size_t count_elements(const strided *s) {
@@ -477,7 +481,7 @@ static size_t count_elements(const strided *s) {
 }
 
 /* The source is read whole before the first element is written. */
-static int copy_overlapping(const strided *to, const strided *from) {
+static int copy_overlapping(const strided *to, const strided *from, bool whole) {
     char *room = PyMem_RawMalloc(count_elements(from) * (size_t)from->dtype->itemsize);
     if (room == NULL) {
         PyErr_NoMemory();
@@ -486,30 +490,40 @@ static int copy_overlapping(const strided *to, const strided *from) {
     Py_ssize_t strides[IST_MAX_NDIM];
     fill_c_strides(from->ndim, from->shape, from->dtype->itemsize, strides);
     strided middle = {from->dtype, room, from->ndim, from->shape, strides};
-    int result = copy_apart(&middle, from);
+    int result = copy_apart(&middle, from, true);
     if (result == 0)
-        result = copy_apart(to, &middle);
+        result = copy_apart(to, &middle, whole);
     PyMem_RawFree(room);
     return result;
 }
 
-int copy_values(const strided *to, const strided *from) {
+static int copy(const strided *to, const strided *from, bool whole) {
     walk w;
     walk_begin(&w, to, from, false);
     if (w.n == 0)
         return 0;
     size_t itemsize = (size_t)to->dtype->itemsize, nbytes = count_elements(to) * itemsize;
-    bool one_run = dtype_same(to->dtype, from->dtype) && w.ndim == 0 && w.inner[0] == w.inner[1] && (size_t)w.inner[0] == itemsize;
+    bool one_run = is_run(to->dtype, from->dtype, whole) && w.ndim == 0 && w.inner[0] == w.inner[1] && (size_t)w.inner[0] == itemsize;
     if (!one_run) {
         if (overlap(to, from))
-            return copy_overlapping(to, from);
-        return copy_walk(&w, to->dtype, from->dtype, nbytes);
+            return copy_overlapping(to, from, whole);
+        return copy_walk(&w, to->dtype, from->dtype, nbytes, whole);
     }
     PyThreadState *saved = nbytes >= WITHOUT_GIL_BYTES ? PyEval_SaveThread() : NULL;
     memmove(w.at[0], w.at[1], nbytes);
     if (saved != NULL)
         PyEval_RestoreThread(saved);
     return 0;
+}
+
+int copy_values(const strided *to, const strided *from) { return copy(to, from, false); }
+int copy_items(const strided *to, const strided *from) { return copy(to, from, true); }
+
+void put_item(const DTypeObject *dtype, char *to, const char *item) {
+    if (dtype->gaps)
+        convert(dtype, to, dtype, item);
+    else
+        memcpy(to, item, (size_t)dtype->itemsize);
 }
 
 /* ---- filling ------------------------------------------------------------------------------------------------------------------- */
@@ -539,9 +553,12 @@ void fill_values(const strided *to, const char *item) {
         return;
     size_t nbytes = count_elements(to) * (size_t)to->dtype->itemsize;
     PyThreadState *saved = nbytes >= WITHOUT_GIL_BYTES ? PyEval_SaveThread() : NULL;
-    do
-        fill_run(w.at[0], w.inner[0], item, to->dtype->itemsize, w.n);
-    while (walk_next(&w));
+    do {
+        if (!to->dtype->gaps)
+            fill_run(w.at[0], w.inner[0], item, to->dtype->itemsize, w.n);
+        for (size_t i = 0; to->dtype->gaps && i < w.n; i++)
+            put_item(to->dtype, w.at[0] + (Py_ssize_t)i * w.inner[0], item);
+    } while (walk_next(&w));
     if (saved != NULL)
         PyEval_RestoreThread(saved);
 }

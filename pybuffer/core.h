@@ -63,6 +63,7 @@ struct DTypeObject {
     char kind;            /* numpy's: b i u f c S U V M m */
     bool swapped;         /* numbers, text and times in the other byte order */
     bool aligned;         /* a struct made with align=True */
+    bool gaps;            /* bytes that are no field's, also inside of fields */
     unsigned char unit;   /* times: enum ist_unit (times.h) and how many of it */
     int32_t count;
     int depth;            /* of nesting: 0 without fields */

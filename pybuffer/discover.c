@@ -231,7 +231,7 @@ static int fill_buffer(core_state *state, PyObject *object, int depth, const dis
         Py_ssize_t strides[IST_MAX_NDIM];
         fill_c_strides(ndim, s.values.shape, dtype->itemsize, strides);
         strided target = {dtype, to, ndim, s.values.shape, strides};
-        result = copy_values(&target, &s.values);
+        result = copy_items(&target, &s.values);
     }
     source_close(&s);
     return result;

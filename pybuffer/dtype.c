@@ -228,6 +228,7 @@ DTypeObject *dtype_of_shape(core_state *state, DTypeObject *base, int ndim, cons
         return NULL;
     d->base = dtype_ref(of);
     d->depth = of->depth;
+    d->gaps = of->gaps;
     d->sub_shape = PyMem_RawMalloc((size_t)all * sizeof *d->sub_shape);
     if (d->sub_shape == NULL) {
         PyErr_NoMemory();
@@ -308,13 +309,16 @@ static int check_fields(const ist_field *fields, Py_ssize_t n, Py_ssize_t itemsi
 }
 
 DTypeObject *dtype_of_fields(core_state *state, const ist_field *fields, Py_ssize_t n, Py_ssize_t itemsize, bool aligned) {
-    Py_ssize_t needed = 0, alignment = 1;
+    Py_ssize_t needed = 0, alignment = 1, covered = 0;
     int depth = 0;
+    bool gaps = false;
     for (Py_ssize_t i = 0; i < n; i++) {
         Py_ssize_t end;
         if (__builtin_add_overflow(fields[i].offset, fields[i].dtype->itemsize, &end))
             return too_long();
         needed = Py_MAX(needed, end);
+        gaps |= fields[i].dtype->gaps || fields[i].offset != covered; /* out of order, too: nothing is won by being exact */
+        covered = end;
         depth = Py_MAX(depth, fields[i].dtype->depth);
         if (aligned)
             alignment = Py_MAX(alignment, fields[i].dtype->alignment);
@@ -334,6 +338,7 @@ DTypeObject *dtype_of_fields(core_state *state, const ist_field *fields, Py_ssiz
         return NULL;
     d->aligned = aligned;
     d->depth = depth + 1;
+    d->gaps = gaps || covered != itemsize;
     d->fields = PyMem_RawCalloc((size_t)n + 1, sizeof *fields);
     if (d->fields == NULL) {
         PyErr_NoMemory();

@@ -351,7 +351,7 @@ static int set_void(const DTypeObject *d, char *item, PyObject *value) {
 /* ---- fields ------------------------------------------------------------------------------------------------------------------------------- */
 
 static int set_axis(const DTypeObject *d, int axis, char **item, PyObject *value) {
-    if (axis == d->sub_ndim || (!PyList_Check(value) && !PyTuple_Check(value))) { /* one value for all that is left */
+    if (axis == d->sub_ndim || is_scalar(d->base, value) || (!PyList_Check(value) && !PyTuple_Check(value))) { /* one value for all that is left */
         Py_ssize_t n = 1;
         for (int i = axis; i < d->sub_ndim; i++)
             n *= d->sub_shape[i];
@@ -378,20 +378,29 @@ static int set_axis(const DTypeObject *d, int axis, char **item, PyObject *value
     return result;
 }
 
-/* A buffer (an ndarray) into a sub-array, by way of nested lists: they are small. */
-static int set_subarray(const DTypeObject *d, char *item, PyObject *value) {
-    PyObject *list = NULL;
-    if (PyObject_CheckBuffer(value) && !PyBytes_Check(value)) {
-        PyObject *view = PyMemoryView_FromObject(value);
-        list = view == NULL ? NULL : PyObject_CallMethod(view, "tolist", NULL);
-        Py_XDECREF(view);
-        if (list == NULL)
-            return -1;
-        value = list;
+/* A buffer (an ndarray) into a sub-array, by numpy's rules of casting and broadcasting. */
+static int set_from_buffer(const DTypeObject *d, char *item, PyObject *value) {
+    source s;
+    Py_ssize_t own[IST_MAX_NDIM], strides[IST_MAX_NDIM];
+    if (source_open((core_state *)PyType_GetModuleState(Py_TYPE((PyObject *)(uintptr_t)d)), value, &s) < 0)
+        return -1;
+    int result = castable(s.values.dtype, d->base) ? 0 : raise_not_castable(s.values.dtype, d->base);
+    if (result == 0)
+        result = broadcast_strides(&s.values, d->sub_ndim, d->sub_shape, strides);
+    if (result == 0) {
+        fill_c_strides(d->sub_ndim, d->sub_shape, d->base->itemsize, own);
+        const strided to = {d->base, item, d->sub_ndim, d->sub_shape, own};
+        const strided from = {s.values.dtype, s.values.data, d->sub_ndim, d->sub_shape, strides};
+        result = copy_values(&to, &from);
     }
-    int result = set_axis(d, 0, &item, value);
-    Py_XDECREF(list);
+    source_close(&s);
     return result;
+}
+
+static int set_subarray(const DTypeObject *d, char *item, PyObject *value) {
+    if (PyObject_CheckBuffer(value) && !is_scalar(d->base, value))
+        return set_from_buffer(d, item, value);
+    return set_axis(d, 0, &item, value);
 }
 
 static int set_fields(const DTypeObject *d, char *item, PyObject *value) {

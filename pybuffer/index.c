@@ -61,8 +61,8 @@ static int select_slice(SharedArrayObject *a, int axis, PyObject *key, selection
     if (length > 0) /* an empty view stays inside the array */
         s->data += start * stride;
     s->shape[s->ndim] = length;
-    /* a step that no second element follows may be too long to be multiplied */
-    s->strides[s->ndim++] = length > 1 ? step * stride : stride;
+    /* unsigned, since a step that no second element follows may be longer than memory: it wraps, as numpy's */
+    s->strides[s->ndim++] = length > 0 ? (Py_ssize_t)((size_t)step * (size_t)stride) : stride;
     return 0;
 }
 
@@ -279,7 +279,7 @@ static int set_element(SharedArrayObject *a, char *item, PyObject *value) {
     }
     bool readonly = array_readonly(a); /* once more: the value's conversion may have frozen it */
     if (!readonly)
-        memcpy(item, converted, (size_t)a->dtype->itemsize);
+        put_item(a->dtype, item, converted);
     hold_leave(a, HOLD_WRITER);
     item_free(converted, few);
     if (readonly)

@@ -58,7 +58,7 @@ static const struct {
     const char *name;
     ist_type_code code;
 } flexible[] = {
-    {"S", IST_BYTES},        {"a", IST_BYTES},  {"bytes", IST_BYTES}, {"bytes_", IST_BYTES}, {"string_", IST_BYTES},
+    {"S", IST_BYTES},        {"bytes", IST_BYTES}, {"bytes_", IST_BYTES}, {"string_", IST_BYTES},
     {"U", IST_TEXT},         {"str", IST_TEXT}, {"str_", IST_TEXT},   {"unicode", IST_TEXT}, {"unicode_", IST_TEXT},
     {"V", IST_VOID},         {"void", IST_VOID}, {"M", IST_DATETIME}, {"M8", IST_DATETIME},  {"datetime64", IST_DATETIME},
     {"m", IST_TIMEDELTA},    {"m8", IST_TIMEDELTA}, {"timedelta64", IST_TIMEDELTA},
@@ -209,8 +209,7 @@ static DTypeObject *read_type(const reader *r, const char *text, char order) {
         number = number * 10 + (*at - '0');
     }
     switch (text[0]) {
-    case 'S':
-    case 'a': return dtype_of_length(r->state, IST_BYTES, number, false);
+    case 'S': return dtype_of_length(r->state, IST_BYTES, number, false);
     case 'U': return dtype_of_length(r->state, IST_TEXT, number, swapped);
     case 'V': return dtype_of_length(r->state, IST_VOID, number, false);
     default: {
@@ -295,7 +294,8 @@ static const char *entry_end(const char *at) {
 static DTypeObject *read_text(const reader *r, const char *text) {
     const char *end = entry_end(text);
     if (*end == '\0')
-        return read_entry(r, text, end);
+        return isspace((unsigned char)text[0]) || (end > text && isspace((unsigned char)end[-1])) ? not_understood(r->spec)
+                                                                                                  : read_entry(r, text, end);
     field_list list = {NULL, 0, 0};
     DTypeObject *result = NULL;
     for (const char *at = text; *at != '\0'; at = *end == ',' ? end + 1 : end) {

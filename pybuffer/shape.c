@@ -270,7 +270,7 @@ static PyObject *reshaped_copy(SharedArrayObject *a, int ndim, const Py_ssize_t 
         Py_ssize_t strides[IST_MAX_NDIM];
         fill_c_strides(a->ndim, ARRAY_SHAPE(a), a->dtype->itemsize, strides);
         strided from = strided_of(a), to = {a->dtype, copy->data, a->ndim, ARRAY_SHAPE(a), strides};
-        if (copy_values(&to, &from) < 0)
+        if (copy_items(&to, &from) < 0)
             Py_CLEAR(copy);
         else
             ist_count_copied((size_t)copy->nbytes);

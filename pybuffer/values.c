@@ -188,7 +188,7 @@ static PyObject *array_tobytes(PyObject *self, PyObject *const *args, Py_ssize_t
             step *= ARRAY_SHAPE(a)[i];
         }
         strided from = strided_of(a), to = {a->dtype, PyBytes_AS_STRING(bytes), a->ndim, ARRAY_SHAPE(a), strides};
-        if (copy_values(&to, &from) < 0)
+        if (copy_items(&to, &from) < 0)
             Py_CLEAR(bytes);
         else
             ist_count_copied((size_t)a->nbytes);
