@@ -58,7 +58,7 @@ struct isti_domain {
     bool child_ready;    /* it has our holds */
     bool window_taken;
     uint32_t window;     /* our window */
-    char *window_base;   /* where it is mapped; NULL: no window */
+    _Atomic(char *) window_base; /* where it is mapped; NULL: no window, or not yet. Read by isti_window_base */
     size_t window_mapped;
     _Atomic(char *) mapped[2][ISTI_WINDOWS]; /* windows of others: writable, read-only */
     uint32_t struck_seen;                    /* guarded by the table of leases */
@@ -68,6 +68,11 @@ struct isti_domain {
     uint32_t free_count, fresh, fresh_end, cursor, cursor_tickets;
     uint32_t *free_rows;
 };
+
+/* Threads may look while another opens the heap. acquire: pairs with open_heap's release, window and window_mapped are there. */
+static inline char *isti_window_base(const struct isti_domain *d) {
+    return atomic_load_explicit(&d->window_base, memory_order_acquire);
+}
 
 /* ---- domain.c: making, joining, finding */
 

@@ -127,7 +127,7 @@ bool isti_sweep_needed(void) {
             if (m != d->me && atomic_load_explicit(&d->member_rows[m].dirty, memory_order_relaxed) != 0)
                 return true;
         for (uint32_t w = 0, high = isti_windows_high(d); w < high; w++)
-            if (atomic_load_explicit(&d->window_rows[w].used, memory_order_relaxed) != 0 && (d->window_base == NULL || w != d->window))
+            if (atomic_load_explicit(&d->window_rows[w].used, memory_order_relaxed) != 0 && (isti_window_base(d) == NULL || w != d->window))
                 return true;
     }
     return false;
