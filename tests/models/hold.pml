@@ -22,7 +22,7 @@
  *   sound  rejoin               369824  -DREJOIN=1 -DOPS2=0
  *   sound  kill2                488221  -DMAXC=2 -DREJOIN=1 -DOPS2=0
  *   sound  late                1148172  -DLATE=1 -DLARGE=1
- *   sound  exits                     0  -DEXITS=1 -DMAXC=0
+ *   sound  exits                274114  -DEXITS=1 -DMAXC=0
  *   larger rejoin_full               0  -DREJOIN=1
  *   larger kill2_full                0  -DMAXC=2 -DREJOIN=1 -DLARGE=1
  *   larger exits_full                0  -DEXITS=1 -DLARGE=1 -DGENS=2 -DOPS0=2

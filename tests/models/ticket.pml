@@ -12,28 +12,31 @@
  *   a pickle that is neither struck nor run out can be loaded, also when its maker is dead;
  *   a number is struck once, by its own pickle; a row ends once (L2);
  *   a new process takes a dead one's place only when nothing of that is left;
- *   the maker hears of every pickle that others have loaded, and lets go of it;
+ *   the maker hears of every pickle that others have loaded, and lets go of it (unless a loader is killed between striking and telling:
+ *   then it does so at the deadline);
  *   after the deadlines and one sweep nothing is left: tickets, bits, segment, places (D3).
  *
  * run.sh takes the following from here; see there.
  *   pan    -DVECTORSZ=2048 -m200000
- *   sound  calm                      0  -DMAXC=0
- *   sound  kill                      0  -DOPS0=3 -DNQ=1
- *   sound  kill_pickles              0  -DOPS2=0
- *   sound  rejoin                    0  -DREJOIN=1 -DOPS2=0 -DNQ=1 -DOPS0=4
- *   sound  kill2                     0  -DMAXC=2 -DOPS2=1 -DOPS1=1 -DNQ=1
- *   larger kill_full                 0
- *   larger kill2_full                0  -DMAXC=2 -DREJOIN=1 -DOPS0=4 -DNQ=1
+ *   sound  calm                 994899  -DMAXC=0 -DOPS2=0
+ *   sound  kill                1348096  -DOPS1=1 -DNQ=1
+ *   sound  kill_pickles        1644753  -DOPS2=0
+ *   sound  kill_rows           1412135  -DOPS2=0 -DOPS1=1 -DNT=2
+ *   sound  rejoin               797979  -DREJOIN=1 -DOPS2=0 -DNQ=1
+ *   sound  kill2               1573630  -DMAXC=2 -DOPS1=1 -DNQ=1
+ *   larger calm_full                 0  -DMAXC=0
+ *   larger rejoin_full               0  -DREJOIN=1 -DOPS1=1
+ *   larger kill2_full                0  -DMAXC=2 -DREJOIN=1 -DNQ=1
  * Broken on purpose, -DBROKEN_ and the first word; the assertion that catches it contains the second:
- *   broken STRIKE_FIRST  kst[q]!=1
- *   broken STRIKE_STORE  v==q+1
- *   broken NOSEQ         v==q+1
- *   broken ESTATE        tm[v]==m
- *   broken DROP_LATE     tm[v]==m
- *   broken ADOPT         !hb[i]         -DREJOIN=1
- *   broken NOTELL        !tk[k]         -DMAXC=0
- *   broken RESV_LEFT     ts[k]==0
- *   broken MARK_LATE     ts[k]==0
+ *   broken STRIKE_FIRST  kst[q]!=1      -DOPS2=0
+ *   broken STRIKE_STORE  v==(q+1)       -DNQ=1
+ *   broken NOSEQ         v==(q+1)       -DOPS2=0
+ *   broken ESTATE        tm[v]==m       -DNQ=1
+ *   broken DROP_LATE     tm[v]==0       -DOPS2=0
+ *   broken ADOPT         hb[i]          -DREJOIN=1 -DOPS2=0 -DNQ=1
+ *   broken NOTELL        tk[k]          -DMAXC=0 -DNQ=1
+ *   broken RESV_LEFT     ts[k]==0       -DNQ=1
+ *   broken MARK_LATE     tm[v]==m       -DNQ=1
  *
  * NOT here: weak memory (litmus/), the inside of hold and try_free (hold.pml), the end of a lease when it isn't shared (count.pml), the
  * bound on leases (it ends them as expiry does), forged numbers, a doorbell that nobody hears, several segments at a time.
@@ -104,7 +107,7 @@ inline end(to) {
 }
 
 proctype Proc(byte i) {
-  byte n, z, m, q, t, w, o, x, v, k, left; bool f, mine, joining;
+  byte n, z, m, q, t, w, o, x, v, k, left; bool f, mine, joining, sf;
   n=(i==0 -> OPS0 : (i==1 -> OPS1 : (i==2 -> OPS2 : 0)));
 again:
   if :: i==NP -> goto survivor :: else fi;
@@ -179,10 +182,10 @@ load:
   goto strike;
 #endif
 hold:
-  STEP( f=(live && gen==ng[q]); if :: f -> hb[i]=1; mine=1; use[i]=gen :: else -> assert(kst[q]!=1) fi );
+  STEP( f=(live && gen==ng[q]); if :: f -> hb[i]=1; mine=1; use[i]=gen :: else -> assert(kst[q]!=1 && !sf) fi );
   if :: !f -> q=0; goto again :: else -> f=0 fi;
 #ifdef BROKEN_STRIKE_FIRST
-  q=0; goto again;
+  q=0; sf=0; goto again;
 #endif
 strike:
   t=nr[q];
@@ -192,6 +195,9 @@ strike:
   if :: f -> STEP( x=ts[t]; w=tq[t]; o=tm[t]; end(2); assert(v==q+1) ) :: else fi;
 #else
   if :: f -> STEP( end(2); if :: f -> assert(v==q+1) :: else fi ) :: else fi;
+#endif
+#ifdef BROKEN_STRIKE_FIRST
+  sf=f;                                                                        /* and then it must get the data */
 #endif
   if :: f && o==i -> tk[q]=0                                                   /* our own */
 #ifndef BROKEN_NOTELL
@@ -266,7 +272,7 @@ survivor:
   fi;
 
 dead:                         /* killed, or at its end */
-  atomic{ use[i]=0; mine=0; m=0; q=0; t=0; w=0; o=0; x=0; v=0; k=0; left=0; z=0; f=0; joining=0;
+  atomic{ use[i]=0; mine=0; m=0; q=0; t=0; w=0; o=0; x=0; v=0; k=0; left=0; z=0; f=0; sf=0; joining=0;
     k=0; do :: k<NP -> if :: lk[k]==i+1 -> lk[k]=0 :: else fi; k++ :: else -> break od; k=0;
     if :: i==0 -> le=0; seen=0; k=0; do :: k<NQ -> tk[k]=0; k++ :: else -> break od; k=0 :: else fi;
     if :: nrejoin>0 && n>0 && i==0 && !fin -> nrejoin--; goto newcomer :: else -> n=0; done[i]=1 fi };
