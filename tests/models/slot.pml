@@ -16,17 +16,29 @@
  *
  * run.sh takes the following from here; see there.
  *   pan    -DVECTORSZ=2048 -m200000
- *   sound  share                     0
- *   sound  address                   0  -DADDR=1 -DOPSB=0
- *   sound  freeze                    0  -DEXCL=1 -DOPSB=1 -DOPS1=1
- *   sound  freeze_address            0  -DEXCL=1 -DADDR=1 -DOPSB=0 -DNCREATE=1
- *   sound  kill                      0  -DMAXC=1 -DOPS1=1 -DOPSB=2
- *   larger share_full                0  -DADDR=1
- *   larger freeze_full               0  -DEXCL=1
- *   larger threads3                  0  -DNT=3 -DOPSB=0 -DOPS2=1 -DOPS1=1
+ *   sound  share                728131  -DOPSB=0 -DOPS1=1
+ *   sound  other                488286  -DOPS0=2 -DOPS1=1
+ *   sound  address              838376  -DADDR=1 -DOPSB=0 -DOPS1=1
+ *   sound  freeze               617777  -DEXCL=1 -DOPS1=0 -DOPSB=2 -DNCREATE=1
+ *   sound  freeze_address      1299175  -DEXCL=1 -DADDR=1 -DOPSB=0 -DOPS1=1
+ *   sound  kill                1262220  -DMAXC=1 -DOPS0=2 -DOPS1=1 -DOPSB=2
+ *   larger share_full                0  -DOPSB=0
+ *   larger other_full                0  -DOPS1=1
+ *   larger freeze_full               0  -DEXCL=1 -DOPS1=1 -DNCREATE=1
+ *   larger freeze_more               0  -DEXCL=1 -DOPS1=0 -DOPSB=2 -DOPS0=4 -DNCREATE=1
  * Broken on purpose, -DBROKEN_ and the first word; the assertion that catches it contains the second:
- *   broken STALE         hb0==
- *   broken REMOVE_ANY    hb0==
+ *   broken STALE            lg==g          -DOPSB=0 -DOPS0=4 -DOPS1=1
+ *   broken REMOVE_ANY       um[0]!=life    -DOPSB=0
+ *   broken ADDR_ANY         ae==(s+1)      -DOPSB=0
+ *   broken SLOT_EARLY       um[0]!=life    -DOPSB=0
+ *   broken ENTRY_NOLOCK     life==plife[g] -DOPSB=0
+ *   broken PUB_UNLOCKED     hb0==(es!=0)   -DOPSB=0
+ *   broken PUB_LIVE         frz            -DEXCL=1
+ *   broken SETTLE_LIVE      frz            -DEXCL=1 -DOPSB=0
+ *   broken ADD_EX           frz            -DEXCL=1 -DOPSB=0 -DADDR=1
+ *   broken SCAN_FIRST       rw[0]          -DEXCL=1 -DOPS1=0 -DNCREATE=1
+ *   broken ENTRY_GEN        gen==eg        -DEXCL=1 -DOPSB=0
+ *   broken NO_PUBLISH_LOCK  frz            -DEXCL=1 -DOPSB=0 -DNCREATE=1
  *
  * NOT here: weak memory (litmus/), several descriptors and windows, fork (fork.pml), leases, memory of one process alone (LOCAL), errors
  * (no memory, full tables), retain through a handle that another thread has (count.pml), B with a table and threads of its own.
@@ -176,11 +188,7 @@ attach:                       /* isti_descriptor_acquire(g) */
                               taken[arr-1]=1; assert(ow[arr-1]==0); goto attach }
         fi
      :: else fi;
-#ifdef BROKEN_NO_BIT_CHECK
-  f=0;
-#else
   f=(es!=0);
-#endif
   if :: f -> STEP( lph=ph; lg=gen )                                            /* the last owner has gone, its release waits for us */
      :: else ->
 hold:
@@ -223,9 +231,9 @@ release:
 #endif
   LOCK;
 #ifdef BROKEN_ADDR_ANY
-  STEP( ae=0 );
+  STEP( assert(es!=s+1 || ae==s+1); ae=0 );
 #else
-  STEP( if :: ae==s+1 -> ae=0 :: else fi );
+  STEP( assert(es!=s+1 || ae==s+1); if :: ae==s+1 -> ae=0 :: else fi );
 #endif
 #ifdef BROKEN_REMOVE_ANY
   if :: es!=0 ->
@@ -261,6 +269,7 @@ take_hints:
   if :: f -> goto give_back :: else -> goto again fi;
 sweep:                        /* of B */
   STEP( hb1=0 );
+  STEP( if :: ph==DEAD -> hint=1 :: else fi );                                 /* it may have died before it could tell */
   goto try_free;
 
 address:
