@@ -2,7 +2,8 @@
  *
  * Stands for hand_over and the fork handlers of shm/domain.c, for isti_segment_fork_publish (shm/segment.c) and for what others do to the
  * same descriptor meanwhile (shm/descriptor.c, shm/sweep.c). One segment. Member 1 is the parent, with the thread F that forks and a thread
- * T that lets go of its reference at any time; member 0 is the place that the child gets; process 2 attaches, lets go and sweeps; S survives.
+ * T that lets go of its reference at any time; member 0 is the place that the child gets; process 2 attaches, lets go and sweeps; S
+ * survives.
  * A kill is a step of its own that ends all threads of a process. The place's byte lock lives as long as a mapping of it, in the parent or
  * in the child. The sequence number is abstracted exactly as in hold.pml.
  * Default search: an invalid end state is a deadlock and an error.
@@ -224,17 +225,20 @@ survivor:
   :: z==1 -> done[1] && done[2] && done[T] && (done[0] || !born); dead[0]=1; dead[1]=1; dead[2]=1;
              ancP=0; ancC=0; swl[0]=0; swl[1]=0; swl[2]=0; m=0; goto sweep
   :: z==2 || z==3 -> m=z-1; goto sweep
-  :: z==4 -> atomic{ assert(ph!=LIVE && ph!=RESV); assert(!hb[0] && !hb[1] && !hb[2]); assert(!dirty[0] && !dirty[1] && !dirty[2]); goto end }
+  :: z==4 -> atomic{ assert(ph!=LIVE && ph!=RESV); assert(!hb[0] && !hb[1] && !hb[2]);
+                     assert(!dirty[0] && !dirty[1] && !dirty[2]); goto end }
   fi;
 over:
   atomic{ n=0; z=0; m=0; f=0; last=0; insweep=0; ready=0; mv[i]=1; done[i]=1; 
-    if :: i==0 -> dead[0]=1; ancC=0; use[0]=0 :: i==2 -> dead[2]=1 :: (i==1 || i==T) && done[1] && done[T] -> dead[1]=1; ancP=0 :: else fi };
+    if :: i==0 -> dead[0]=1; ancC=0; use[0]=0 :: i==2 -> dead[2]=1 :: (i==1 || i==T) && done[1] && done[T] -> dead[1]=1; ancP=0
+       :: else fi };
 end: skip
 }
 #if MAXC>0
 proctype Kill() {
   do
-  :: atomic{ ncrash>0 && !dead[1] && !done[S] -> ncrash--; dead[1]=1; ancP=0; use[1]=0; use[3]=0; sl=0; if :: !gone && ph!=LIVE -> alive=0 :: else fi }
+  :: atomic{ ncrash>0 && !dead[1] && !done[S] -> ncrash--; dead[1]=1; ancP=0; use[1]=0; use[3]=0; sl=0;
+             if :: !gone && ph!=LIVE -> alive=0 :: else fi }
   :: atomic{ ncrash>0 && born && !dead[0] -> ncrash--; dead[0]=1; ancC=0; use[0]=0; if :: swl[1]==1 -> swl[1]=0 :: else fi }
   :: atomic{ ncrash>0 && !dead[2] -> ncrash--; dead[2]=1; use[2]=0;
              if :: swl[0]==3 -> swl[0]=0 :: else fi; if :: swl[1]==3 -> swl[1]=0 :: else fi }

@@ -8,7 +8,7 @@
  * Default search: an invalid end state is a deadlock and an error.
  *
  * Checked, in every interleaving (D: the invariants of shm/README.md):
- *   a segment dies only when nobody uses it, and once; its memory goes back once, when it is dead, and never in a later segment's stead (D1, D5);
+ *   a segment dies only when nobody uses it, and once; its memory goes back once, when it is dead, never in a later one's stead (D1, D5);
  *   a stale token never attaches; who holds finds its own segment's row (D1);
  *   a place is in one process's hands at a time, and the bits of the living are never touched (D4);
  *   whoever is alone, with its own window, and has taken its hints has nothing dead in it;

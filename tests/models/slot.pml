@@ -1,9 +1,9 @@
 /* slot.pml: a published segment inside one process: slots, the table of entries, its locks, with other threads and another process.
  *
  * Stands for shm/descriptor.c (isti_publish, isti_descriptor_acquire, isti_descriptor_release, isti_segment_exclusive, give_back) and for
- * what of shm/segment.c meets it: creating, releasing, look-up by address. Process 0 has the threads 0 and 1 (2 with NT=3), process B = 3 is
- * one thread without a table, and may be killed. One descriptor used again in the next generation, as many slots as threads and one more,
- * one block of memory: `life` says whose it is. Every access to a shared word, a slot's state or the table is a step; a lock is a step that
+ * what of shm/segment.c meets it: creating, releasing, look-up by address. Process 0 has the threads 0 and 1 (2 with NT=3), process B = 3
+ * is one thread without a table, and may be killed. One descriptor used again in the next generation, as many slots as threads and one
+ * more, one block of memory: `life` says whose it is. Every access to a shared word, a slot's state or the table is a step; a lock is a step that
  * waits, and so is a look-up by address that meets the exclusive bit. Sequence numbers as in hold.pml.
  * Default search: an invalid end state is a deadlock and an error.
  *
@@ -116,7 +116,8 @@ again:
   do
   :: atomic{ i!=B && n>0 && mine[i]==0 && ncreate>0 && !alive -> n--; ncreate--;
        if :: !taken[0] -> s=0 :: !taken[1] -> s=1 :: !taken[2] -> s=2 fi;
-       taken[s]=1; assert(ow[s]==0 && ae==0); life++; alive=1; frz=0; desc[s]=0; ow[s]=1; fr[s]=0; ae=s+1; mine[i]=s+1; mg[i]=sg[s]; got(1); s=0 }
+       taken[s]=1; assert(ow[s]==0 && ae==0); life++; alive=1; frz=0; desc[s]=0; ow[s]=1; fr[s]=0; ae=s+1;
+       mine[i]=s+1; mg[i]=sg[s]; got(1); s=0 }
   :: atomic{ i!=B && n>0 && mine[i]!=0 && desc[mine[i]-1]==0 -> n--; s=mine[i]-1 }; goto publish
   :: atomic{ n>0 && mine[i]==0 && plife[1]!=0 -> n--; g=1 }; goto attach
   :: atomic{ n>0 && mine[i]==0 && plife[2]!=0 -> n--; g=2 }; goto attach
@@ -289,7 +290,8 @@ exclusive:                    /* freeze, or make_writable (mkw), its slot s */
   if :: i==B ->
         STEP( lg=gen; mv[i]=0; assert(isl); f=!(ph==FROZEN && !mkw) );
         if :: f -> STEP( f=!hb0 ) :: else fi;
-        if :: f -> STEP( if :: !mv[i] -> if :: mkw -> sole(); plife[gen+1]=life; gen++; ph=LIVE :: else -> froze(); ph=FROZEN fi; moved() :: else fi )
+        if :: f -> STEP( if :: !mv[i] -> if :: mkw -> sole(); plife[gen+1]=life; gen++; ph=LIVE :: else -> froze(); ph=FROZEN fi; moved()
+                            :: else fi )
            :: else fi;
         goto again
      :: else fi;

@@ -159,7 +159,8 @@ take:                         /* pickle q of the segment it has */
   goto unlease;
 poll:                         /* what others have struck out */
   STEP( seen=struck[0] );
-  do :: q<NQ -> if :: tk[q] -> STEP( if :: !(ts[nr[q]]==LIVE && tq[nr[q]]==nq[q]) -> tk[q]=0 :: else fi ) :: else fi; q++ :: else -> break od;
+  do :: q<NQ -> if :: tk[q] -> STEP( if :: !(ts[nr[q]]==LIVE && tq[nr[q]]==nq[q]) -> tk[q]=0 :: else fi ) :: else fi; q++
+     :: else -> break od;
   q=0; goto unlease;
 expire:
 #ifdef BROKEN_DROP_LATE

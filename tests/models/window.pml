@@ -108,7 +108,8 @@ publish:
   STEP( blk[b]=1; d=(ph[0]==FREE -> 0 : 1); f=(ph[d]==FREE); if :: f -> ph[d]=RESV; who[d]=i :: else -> blk[b]=0 fi );
   if :: f ->
         STEP( rb[d]=b+1 );
-        STEP( assert(ph[d]==RESV && who[d]==i && hb[d]==0); ph[d]=LIVE; who[d]=0; hb[d]=1<<i; blk[b]=2+d; given=given|(1<<d); mine=d+1; use[i]=d+1 )
+        STEP( assert(ph[d]==RESV && who[d]==i && hb[d]==0); ph[d]=LIVE; who[d]=0; hb[d]=1<<i; blk[b]=2+d;
+              given=given|(1<<d); mine=d+1; use[i]=d+1 )
      :: else fi;
   atomic{ d=0; b=0; f=0; goto again };
 
