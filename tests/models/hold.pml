@@ -24,8 +24,6 @@
  *   sound  late                1148172  -DLATE=1 -DLARGE=1
  *   sound  exits                274114  -DEXITS=1 -DMAXC=0
  *   larger rejoin_full               0  -DREJOIN=1
- *   larger kill2_full                0  -DMAXC=2 -DREJOIN=1 -DLARGE=1
- *   larger exits_full                0  -DEXITS=1 -DLARGE=1 -DGENS=2 -DOPS0=2
  * Broken on purpose, -DBROKEN_ and the first word; the assertion that catches it contains the second:
  *   broken NOMOVE        use[0]!=lg     -DMAXC=0
  *   broken MARK_FIRST    use[0]!=lg     -DMAXC=0 -DLATE=1

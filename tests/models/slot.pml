@@ -22,10 +22,7 @@
  *   sound  freeze               617777  -DEXCL=1 -DOPS1=0 -DOPSB=2 -DNCREATE=1
  *   sound  freeze_address      1299175  -DEXCL=1 -DADDR=1 -DOPSB=0 -DOPS1=1
  *   sound  kill                1262220  -DMAXC=1 -DOPS0=2 -DOPS1=1 -DOPSB=2
- *   larger share_full                0  -DOPSB=0
- *   larger other_full                0  -DOPS1=1
- *   larger freeze_full               0  -DEXCL=1 -DOPS1=1 -DNCREATE=1
- *   larger freeze_more               0  -DEXCL=1 -DOPS1=0 -DOPSB=2 -DOPS0=4 -DNCREATE=1
+ *   larger freeze_more         3259325  -DEXCL=1 -DOPS1=0 -DOPSB=2 -DOPS0=4 -DNCREATE=1
  * Broken on purpose, -DBROKEN_ and the first word; the assertion that catches it contains the second:
  *   broken STALE            lg==g          -DOPSB=0 -DOPS0=4 -DOPS1=1
  *   broken REMOVE_ANY       um[0]!=life    -DOPSB=0

@@ -24,9 +24,7 @@
  *   sound  kill_rows           1412135  -DOPS2=0 -DOPS1=1 -DNT=2
  *   sound  rejoin               797979  -DREJOIN=1 -DOPS2=0 -DNQ=1
  *   sound  kill2               1573630  -DMAXC=2 -DOPS1=1 -DNQ=1
- *   larger calm_full                 0  -DMAXC=0
- *   larger rejoin_full               0  -DREJOIN=1 -DOPS1=1
- *   larger kill2_full                0  -DMAXC=2 -DREJOIN=1 -DNQ=1
+ *   larger calm_full           6690986  -DMAXC=0
  * Broken on purpose, -DBROKEN_ and the first word; the assertion that catches it contains the second:
  *   broken STRIKE_FIRST  kst[q]!=1      -DOPS2=0
  *   broken STRIKE_STORE  v==(q+1)       -DNQ=1
