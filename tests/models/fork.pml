@@ -18,12 +18,11 @@
  *   pan    -DVECTORSZ=2048 -m200000
  *   sound  published           1846181
  *   sound  published_thread    2529167  -DFREF=0
- *   sound  unpublished         2317260  -DPUB=0
+ *   larger unpublished         2317260  -DPUB=0
  *   sound  unpublished_thread  2182537  -DPUB=0 -DFREF=0
  *   sound  calm                 274917  -DMAXC=0 -DOPS2=2
  *   larger published_full      4180119  -DOPS2=2
  *   larger unpublished_full    5219688  -DOPS2=2 -DPUB=0
- *   larger kill2                     0  -DMAXC=2
  * Broken on purpose, -DBROKEN_ and the first word; the assertion that catches it contains the second:
  *   broken NOMOVE        use[0]==0
  *   broken BIT_LATE      use[0]==0

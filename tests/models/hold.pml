@@ -18,12 +18,12 @@
  *   pan    -DVECTORSZ=2048 -m200000
  *   sound  generations          905384  -DMAXC=0 -DGENS=2 -DOPS0=2
  *   sound  kill                 685474  -DOPS1=2
- *   sound  kill_generations    1042161  -DGENS=2 -DOPS0=2 -DOPS1=1
+ *   larger kill_generations    1042161  -DGENS=2 -DOPS0=2 -DOPS1=1
  *   sound  rejoin               369824  -DREJOIN=1 -DOPS2=0
  *   sound  kill2                488221  -DMAXC=2 -DREJOIN=1 -DOPS2=0
  *   sound  late                1148172  -DLATE=1 -DLARGE=1
  *   sound  exits                274114  -DEXITS=1 -DMAXC=0
- *   larger rejoin_full               0  -DREJOIN=1
+ *   larger rejoin_full         4406250  -DREJOIN=1
  * Broken on purpose, -DBROKEN_ and the first word; the assertion that catches it contains the second:
  *   broken NOMOVE        use[0]!=lg     -DMAXC=0
  *   broken MARK_FIRST    use[0]!=lg     -DMAXC=0 -DLATE=1

@@ -21,7 +21,7 @@
  *   sound  calm                 994899  -DMAXC=0 -DOPS2=0
  *   sound  kill                1348096  -DOPS1=1 -DNQ=1
  *   sound  kill_pickles        1644753  -DOPS2=0
- *   sound  kill_rows           1412135  -DOPS2=0 -DOPS1=1 -DNT=2
+ *   larger kill_rows           1412135  -DOPS2=0 -DOPS1=1 -DNT=2
  *   sound  rejoin               797979  -DREJOIN=1 -DOPS2=0 -DNQ=1
  *   sound  kill2               1573630  -DMAXC=2 -DOPS1=1 -DNQ=1
  *   larger calm_full           6690986  -DMAXC=0

@@ -20,7 +20,7 @@
  *   sound  kill                2271643  -DOPS2=1
  *   sound  large               1716498  -DOPS0=1 -DLARGE=1
  *   sound  kill2               1062812  -DMAXC=2 -DOPS0=1 -DOPS2=1
- *   larger kill_full                 0
+ *   larger kill_full           4965360
  * Broken on purpose, -DBROKEN_ and the first word; the assertion that catches it contains the second:
  *   broken FLAG_FIRST    ncrash         -DMAXC=0
  *   broken KEEP_TWO      used==0        -DOPS0=1
