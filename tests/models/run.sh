@@ -7,7 +7,7 @@
 #   broken NAME ASSERTION FLAGS...  -DBROKEN_NAME; the assertion that catches it contains ASSERTION
 #   pan OPTIONS...                  for all of the file's checkers: -D... to the compiler, the others to the checker (as -m depth)
 #
-#   tests/models/run.sh            all, about two and a half minutes on two idle cores
+#   tests/models/run.sh            all, two to three minutes on two idle cores
 #   tests/models/run.sh --full     larger configurations as well: 4 GB
 #
 # One line each: result, name, verdict or number of states, seconds. Last line: "N passed, N failed, N skipped"; exit 1 if any failed.
