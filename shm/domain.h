@@ -149,6 +149,7 @@ void isti_window_punch(struct isti_domain *d, uint64_t begin, uint64_t end); /* 
 int isti_ticket_take(struct isti_domain *d, uint32_t index, uint32_t generation, uint64_t deadline, uint64_t *number);
 /* LIVE → FREE by at most one. `member` gets whose it was. */
 bool isti_ticket_strike(struct isti_domain *d, uint64_t number, uint32_t index, uint32_t generation, uint32_t *member);
+void isti_ticket_tell(struct isti_domain *d, uint32_t member); /* whose it was: it can let go of what it pickled */
 bool isti_ticket_lives(struct isti_domain *d, uint64_t number);
 void isti_ticket_drop(struct isti_domain *d, uint64_t number); /* ours */
 /* For the sweep of m: frees what it was making and what has run out, and writes the descriptors of the others, sorted, to *estate

@@ -73,6 +73,11 @@ bool isti_sweep_held(struct isti_domain *d, uint32_t m) {
     IST_POINT(SWEEP_DESCRIPTORS);
     if (left != 0)
         return false;
+    /* It may have struck somebody's ticket and died before it could tell: everybody looks, whoever's that was. */
+    for (uint32_t other = 0; other < isti_members_high(d); other++)
+        if (other != m && atomic_load_explicit(&d->member_rows[other].dirty, memory_order_relaxed) != 0) /* relaxed: a hint */
+            isti_ticket_tell(d, other);
+    IST_POINT(SWEEP_TOLD);
     atomic_store_explicit(&d->member_rows[m].dirty, 0, memory_order_release); /* pairs with join's acquire */
     IST_POINT(SWEEP_CLEAN);
     return true;

@@ -241,7 +241,8 @@ void isti_window_reclaim(struct isti_domain *d, uint32_t w) {
     if (used == 2 && atomic_load_explicit(&row->hinted, memory_order_relaxed) != 0) /* relaxed: a hint; the next one is seen next time */
         used = 1;
     if (used == 1) {
-        /* Before the hint is taken: we may die, and then it has to be looked through whole again. relaxed: the lock orders it */
+        /* Before a row is freed: we may die before its memory is punched, and then all of it has to be looked through again. relaxed: the
+         * lock orders it */
         atomic_store_explicit(&row->used, 1, memory_order_relaxed);
         atomic_exchange_explicit(&row->hinted, 0, memory_order_acquire); /* acquire: pairs with isti_hint */
         size_t held = free_dead(d, w);

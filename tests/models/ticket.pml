@@ -12,8 +12,8 @@
  *   a pickle that is neither struck nor run out can be loaded, also when its maker is dead;
  *   a number is struck once, by its own pickle; a row ends once (L2);
  *   a new process takes a dead one's place only when nothing of that is left;
- *   the maker hears of every pickle that others have loaded, and lets go of it (unless a loader is killed between striking and telling:
- *   then it does so at the deadline);
+ *   the maker hears of every pickle that others have loaded, and lets go of it. Of one whose loader is killed between striking and telling
+ *   it hears from that one's sweep, which tells everybody; that step isn't here, as the only sweep of a loader comes at the end;
  *   after the deadlines and one sweep nothing is left: tickets, bits, segment, places (D3).
  *
  * run.sh takes the following from here; see there.
