@@ -148,7 +148,7 @@ void isti_row_free(struct isti_domain *d, uint32_t index) {
     pthread_mutex_unlock(&d->claim);
 }
 
-static bool is_our_window(const struct isti_domain *d, uint32_t window) { return d->window_base != NULL && d->window == window; }
+static bool is_our_window(const struct isti_domain *d, uint32_t window) { return isti_window_base(d) != NULL && d->window == window; }
 
 void isti_give_back(struct isti_domain *d, uint32_t index) {
     struct isti_descriptor *row = &d->descriptor_rows[index];
@@ -170,7 +170,7 @@ void isti_give_back(struct isti_domain *d, uint32_t index) {
         return;
     IST_POINT(GIVE_FREE);
     isti_row_free(d, index);
-    isti_heap_give_back(d->window_base + (given.block - 1), given.size);
+    isti_heap_give_back(isti_window_base(d) + (given.block - 1), given.size);
     IST_POINT(GIVE_DONE);
 }
 
@@ -277,7 +277,7 @@ static int claim_row(struct isti_domain *d, uint32_t *index, uint32_t *generatio
 /* Everything about a slot that isn't published and can't change meanwhile: an owner of it is the caller's, or pinned. */
 static void fill_row(struct isti_domain *d, struct isti_descriptor *row, struct ist_slot *slot, bool local) {
     char *data = atomic_load_explicit(&slot->data, memory_order_relaxed); /* relaxed, all: ordered by S's release */
-    uint64_t offset = local ? 0 : d->window * d->window_size + (uint64_t)(data - d->window_base);
+    uint64_t offset = local ? 0 : d->window * d->window_size + (uint64_t)(data - isti_window_base(d));
     atomic_store_explicit(&row->offset, offset, memory_order_relaxed);
     atomic_store_explicit(&row->length, atomic_load_explicit(&slot->size, memory_order_relaxed), memory_order_relaxed);
     atomic_store_explicit(&row->window, local ? d->me : d->window, memory_order_relaxed);
@@ -290,7 +290,8 @@ static int publish(struct isti_domain *d, struct ist_slot *slot, bool locked) {
     /* relaxed: the caller owns a reference; the kind is constant */
     const bool local = (atomic_load_explicit(&slot->meta, memory_order_relaxed) & 0xff) != IST_KIND_HEAP;
     char *data = atomic_load_explicit(&slot->data, memory_order_relaxed);
-    if (!local && (d->window_base == NULL || (size_t)(data - d->window_base) >= d->window_mapped))
+    char *base = isti_window_base(d);
+    if (!local && (base == NULL || (size_t)(data - base) >= d->window_mapped))
         return -ENOTRECOVERABLE; /* of a heap that isn't this process's */
     uint32_t index, generation;
     if (!locked)
@@ -320,7 +321,7 @@ static int publish(struct isti_domain *d, struct ist_slot *slot, bool locked) {
     else {
         d->entries[index] = (struct isti_entry){.generation = generation, .slot = slot->index + 1};
         if (!local)
-            d->given[index] = (struct isti_given){.block = (uint64_t)(data - d->window_base) + 1,
+            d->given[index] = (struct isti_given){.block = (uint64_t)(data - base) + 1,
                                                   .size = atomic_load_explicit(&slot->size, memory_order_relaxed)};
     }
     IST_POINT(PUBLISH_LIVE);

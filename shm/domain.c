@@ -561,7 +561,7 @@ void isti_domain_discard(void) {
     pthread_mutex_lock(&mutex);
     struct isti_domain *d = isti_domain_home_now();
     /* relaxed: our own, nobody else is in it */
-    if (d != NULL && d->made_here && d->window_base == NULL && d->child_anchor == NULL && isti_members_high(d) <= 1 &&
+    if (d != NULL && d->made_here && isti_window_base(d) == NULL && d->child_anchor == NULL && isti_members_high(d) <= 1 &&
         isti_descriptors_high(d) == 0 && atomic_load_explicit(&count, memory_order_relaxed) == d->number + 1) {
         atomic_store_explicit(&home, NULL, memory_order_relaxed);
         atomic_store_explicit(&rows[d->number], NULL, memory_order_relaxed);
@@ -700,9 +700,10 @@ void isti_domain_fork_child(void) {
         d->anchor = d->child_anchor;
         d->child_anchor = d->window_anchor = NULL;
         isti_os.madvise(d->anchor, 4096, MADV_DONTFORK);
-        if (d->window_base != NULL && d->window_mapped == d->window_size)
-            atomic_store_explicit(&d->mapped[0][d->window], d->window_base, memory_order_relaxed);
-        d->window_base = NULL;
+        char *base = isti_window_base(d);
+        if (base != NULL && d->window_mapped == d->window_size)
+            atomic_store_explicit(&d->mapped[0][d->window], base, memory_order_relaxed);
+        atomic_store_explicit(&d->window_base, NULL, memory_order_relaxed);
         d->window_taken = false;
         isti_os.madvise(d->given, d->descriptors * sizeof *d->given, MADV_DONTNEED); /* private and anonymous: zero from here on */
         d->free_count = d->fresh = d->fresh_end = 0;

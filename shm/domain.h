@@ -58,7 +58,7 @@ struct isti_domain {
     bool child_ready;    /* it has our holds */
     bool window_taken;
     uint32_t window;     /* our window */
-    char *window_base;   /* where it is mapped; NULL: no window */
+    _Atomic(char *) window_base; /* where it is mapped; NULL: no window, or not yet. Read by isti_window_base */
     size_t window_mapped;
     _Atomic(char *) mapped[2][ISTI_WINDOWS]; /* windows of others: writable, read-only */
     uint32_t struck_seen;                    /* guarded by the table of leases */
@@ -68,6 +68,11 @@ struct isti_domain {
     uint32_t free_count, fresh, fresh_end, cursor, cursor_tickets;
     uint32_t *free_rows;
 };
+
+/* Threads may look while another opens the heap. acquire: pairs with open_heap's release, window and window_mapped are there. */
+static inline char *isti_window_base(const struct isti_domain *d) {
+    return atomic_load_explicit(&d->window_base, memory_order_acquire);
+}
 
 /* ---- domain.c: making, joining, finding */
 
@@ -144,6 +149,7 @@ void isti_window_punch(struct isti_domain *d, uint64_t begin, uint64_t end); /* 
 int isti_ticket_take(struct isti_domain *d, uint32_t index, uint32_t generation, uint64_t deadline, uint64_t *number);
 /* LIVE → FREE by at most one. `member` gets whose it was. */
 bool isti_ticket_strike(struct isti_domain *d, uint64_t number, uint32_t index, uint32_t generation, uint32_t *member);
+void isti_ticket_tell(struct isti_domain *d, uint32_t member); /* whose it was: it can let go of what it pickled */
 bool isti_ticket_lives(struct isti_domain *d, uint64_t number);
 void isti_ticket_drop(struct isti_domain *d, uint64_t number); /* ours */
 /* For the sweep of m: frees what it was making and what has run out, and writes the descriptors of the others, sorted, to *estate

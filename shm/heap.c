@@ -238,8 +238,8 @@ static int open_heap(struct isti_heap **out) {
         if (error != 0)
             isti_os.free(h);
         else {
-            h->domain->window_base = h->window.base;
             h->domain->window_mapped = h->window.size;
+            atomic_store_explicit(&h->domain->window_base, h->window.base, memory_order_release); /* pairs with isti_window_base */
             atomic_store_explicit(&current, h, memory_order_release); /* pairs with the acquire of every entry */
         }
     }

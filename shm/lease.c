@@ -225,7 +225,7 @@ static void keep_bound(struct lease **gone) {
 static void poll(struct lease **gone) {
     uint32_t at = 0;
     for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;) {
-        /* acquire: pairs with the release in tell; the tickets are struck by then */
+        /* acquire: pairs with the release in isti_ticket_tell; the tickets are struck by then */
         uint32_t struck = atomic_load_explicit(&d->member_rows[d->me].struck, memory_order_acquire);
         if (struck == d->struck_seen)
             continue;
@@ -236,15 +236,6 @@ static void poll(struct lease **gone) {
                 strike(t, gone);
         }
     }
-}
-
-/* The process that took the ticket can let go. */
-static void tell(struct isti_domain *d, uint32_t member) {
-    if (member >= d->members)
-        return;
-    atomic_fetch_add_explicit(&d->member_rows[member].struck, 1, memory_order_release); /* pairs with poll's acquire */
-    isti_member_ring(d, member);
-    IST_POINT(TICKET_TOLD);
 }
 
 /* Leaves the mutex, and releases what was taken out. */
@@ -334,7 +325,8 @@ void ist_lease_strike(const ist_token *token, uint64_t number) {
     if (index >= d->descriptors || !isti_ticket_strike(d, number, index, generation, &member))
         return;
     if (member != d->me) {
-        tell(d, member);
+        isti_ticket_tell(d, member);
+        IST_POINT(TICKET_TOLD);
         return;
     }
     struct lease *gone = NULL;

@@ -73,6 +73,11 @@ bool isti_sweep_held(struct isti_domain *d, uint32_t m) {
     IST_POINT(SWEEP_DESCRIPTORS);
     if (left != 0)
         return false;
+    /* It may have struck somebody's ticket and died before it could tell: everybody looks, whoever's that was. */
+    for (uint32_t other = 0; other < isti_members_high(d); other++)
+        if (other != m && atomic_load_explicit(&d->member_rows[other].dirty, memory_order_relaxed) != 0) /* relaxed: a hint */
+            isti_ticket_tell(d, other);
+    IST_POINT(SWEEP_TOLD);
     atomic_store_explicit(&d->member_rows[m].dirty, 0, memory_order_release); /* pairs with join's acquire */
     IST_POINT(SWEEP_CLEAN);
     return true;
@@ -127,7 +132,7 @@ bool isti_sweep_needed(void) {
             if (m != d->me && atomic_load_explicit(&d->member_rows[m].dirty, memory_order_relaxed) != 0)
                 return true;
         for (uint32_t w = 0, high = isti_windows_high(d); w < high; w++)
-            if (atomic_load_explicit(&d->window_rows[w].used, memory_order_relaxed) != 0 && (d->window_base == NULL || w != d->window))
+            if (atomic_load_explicit(&d->window_rows[w].used, memory_order_relaxed) != 0 && (isti_window_base(d) == NULL || w != d->window))
                 return true;
     }
     return false;

@@ -112,6 +112,13 @@ bool isti_ticket_strike(struct isti_domain *d, uint64_t number, uint32_t index, 
     return true;
 }
 
+void isti_ticket_tell(struct isti_domain *d, uint32_t member) {
+    if (member >= d->members)
+        return;
+    atomic_fetch_add_explicit(&d->member_rows[member].struck, 1, memory_order_release); /* pairs with poll's acquire, in lease.c */
+    isti_member_ring(d, member);
+}
+
 bool isti_ticket_lives(struct isti_domain *d, uint64_t number) {
     uint64_t sequence;
     struct isti_ticket *row = row_of(d, number, &sequence);

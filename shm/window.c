@@ -87,11 +87,12 @@ int isti_window_reach(struct isti_domain *d, uint64_t offset, uint64_t length, b
     const uint32_t w = (uint32_t)(offset / d->window_size);
     const uint64_t in = offset % d->window_size;
     *alone = NULL;
-    if (d->window_base != NULL && w == d->window && length <= d->window_mapped && in <= d->window_mapped - length) {
-        *out = d->window_base + in;
+    char *base = isti_window_base(d);
+    if (base != NULL && w == d->window && length <= d->window_mapped && in <= d->window_mapped - length) {
+        *out = base + in;
         return 0;
     }
-    char *base = atomic_load_explicit(&d->mapped[readonly][w], memory_order_acquire); /* acquire: pairs with map_window */
+    base = atomic_load_explicit(&d->mapped[readonly][w], memory_order_acquire); /* acquire: pairs with map_window */
     if (base == NULL) {
         if (!isti_domain_has_data(d))
             return -EBADF;
@@ -130,7 +131,7 @@ void isti_hint(struct isti_domain *d, uint32_t w, uint32_t index) {
 }
 
 void isti_window_take_hints(struct isti_domain *d) {
-    if (d->window_base == NULL)
+    if (isti_window_base(d) == NULL)
         return;
     struct isti_window_row *row = &d->window_rows[d->window];
     /* relaxed: a hint about hints */
@@ -232,7 +233,7 @@ static void punch_gaps(struct isti_domain *d, uint32_t w, const struct range *ra
 void isti_window_reclaim(struct isti_domain *d, uint32_t w) {
     struct isti_window_row *row = &d->window_rows[w];
     /* relaxed: looked at again under the lock */
-    if (w >= d->windows || (d->window_base != NULL && w == d->window) || atomic_load_explicit(&row->used, memory_order_relaxed) == 0 ||
+    if (w >= d->windows || (isti_window_base(d) != NULL && w == d->window) || atomic_load_explicit(&row->used, memory_order_relaxed) == 0 ||
         isti_probe_lock(d, ISTI_LOCK_WINDOW + (int64_t)w) != 0)
         return;
     IST_POINT(RECLAIM_LOCKED);
@@ -240,7 +241,8 @@ void isti_window_reclaim(struct isti_domain *d, uint32_t w) {
     if (used == 2 && atomic_load_explicit(&row->hinted, memory_order_relaxed) != 0) /* relaxed: a hint; the next one is seen next time */
         used = 1;
     if (used == 1) {
-        /* Before the hint is taken: we may die, and then it has to be looked through whole again. relaxed: the lock orders it */
+        /* Before a row is freed: we may die before its memory is punched, and then all of it has to be looked through again. relaxed: the
+         * lock orders it */
         atomic_store_explicit(&row->used, 1, memory_order_relaxed);
         atomic_exchange_explicit(&row->hinted, 0, memory_order_acquire); /* acquire: pairs with isti_hint */
         size_t held = free_dead(d, w);

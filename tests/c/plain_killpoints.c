@@ -640,7 +640,8 @@ static void crowds(void) {
                                              ISTI_POINT_UNHOLD_FENCED, ISTI_POINT_FREE_SCANNED,      ISTI_POINT_FREE_PUNCHING,
                                              ISTI_POINT_FREE_PUNCHED,  ISTI_POINT_FREE_DEAD,         ISTI_POINT_HINT_BIT,
                                              ISTI_POINT_HINT_SUMMARY,  ISTI_POINT_HINT_DONE,         ISTI_POINT_SWEEP_CLEARED,
-                                             ISTI_POINT_SWEEP_FREED,   ISTI_POINT_SWEEP_DESCRIPTORS, ISTI_POINT_SWEEP_CLEAN};
+                                             ISTI_POINT_SWEEP_FREED,   ISTI_POINT_SWEEP_DESCRIPTORS, ISTI_POINT_SWEEP_TOLD,
+                                             ISTI_POINT_SWEEP_CLEAN};
     unsigned killed = 0;
     for (size_t i = 0; i < sizeof points / sizeof *points; i++)
         killed += crowd(points[i], 1);

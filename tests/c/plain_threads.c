@@ -4,6 +4,7 @@
 #include "slab.h"
 
 #include <isthmus/lease.h>
+#include <isthmus/process.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -176,7 +177,43 @@ static void released_without_a_block(void) {
         ist_segment_release(s[i]);
 }
 
+static void count_call(void *ctx, void *data, size_t size) {
+    (void)data, (void)size;
+    ++*(int *)ctx;
+}
+
+/* The heap is opened by the first thread that allocates, while others use the domain already: for memory that isn't the heap's. */
+static pthread_barrier_t together;
+
+static void *publishes_foreign_memory(void *destroyed) {
+    static char outside[64];
+    pthread_barrier_wait(&together);
+    ist_segment s;
+    CHECK_EQ(ist_segment_wrap(outside, sizeof outside, count_call, destroyed, 0, &s), 0);
+    test_token(s);
+    ist_segment_release(s);
+    return NULL;
+}
+
+static void *opens_the_heap(void *unused) {
+    (void)unused;
+    pthread_barrier_wait(&together);
+    ist_segment_release(test_create(1, 0));
+    return NULL;
+}
+
+static void heap_opened_meanwhile(void) {
+    int destroyed = 0;
+    CHECK_EQ(ist_domain_join(), 0);
+    CHECK_EQ(pthread_barrier_init(&together, NULL, 2), 0);
+    pthread_t first = test_thread(publishes_foreign_memory, &destroyed), second = test_thread(opens_the_heap, NULL);
+    test_join(first);
+    test_join(second);
+    CHECK_EQ(destroyed, 1);
+}
+
 int main(void) {
+    heap_opened_meanwhile();
     real = isti_os;
     isti_os.calloc = counted_calloc;
     isti_os.free = counted_free;

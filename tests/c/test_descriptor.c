@@ -181,7 +181,7 @@ static long attach_alone(void *unused) {
     CHECK_EQ(peer_attach(NULL), 0);
     CHECK(mappings() > before);
     CHECK_EQ(peer_let_go(NULL), 0);
-    CHECK_EQ(mappings(), before);
+    CHECK(TEST_ASAN || mappings() == before); /* there malloc's own come and go */
     refuse_windows = 0;
     return 0;
 }
@@ -263,6 +263,29 @@ Test(descriptor, an_orphaned_window_gives_back_what_nobody_holds) {
     CHECK_EQ(atomic_load_explicit(&d->descriptor_rows[info.descriptor].window, memory_order_relaxed), 0);
     ist_segment_release(held);
     peer_end(&q);
+}
+
+/* The bits of a descriptor are several words: those beyond the first count as much. */
+Test(descriptor, a_holder_with_a_high_number) {
+    enum { PEERS = 66 };
+    static peer p[PEERS];
+    for (int i = 0; i < PEERS; i++)
+        p[i] = peer_start();
+    offer(100, 7);
+    for (int i = 0; i < PEERS; i++)
+        join(&p[i]);
+    peer *last = &p[PEERS - 1];
+    CHECK_EQ(peer_call(last, peer_attach, NULL), 0);
+    CHECK_EQ(ist_segment_freeze(held), -EBUSY);
+    peer_let_go(NULL);
+    CHECK_EQ(peer_attach(NULL), 0); /* it lives, by that one */
+    CHECK_EQ(processes(), 2);
+    peer_let_go(NULL);
+    peer_kill(last);
+    CHECK_EQ(ist_sweep(), 1);
+    CHECK_EQ(peer_attach(NULL), -ESTALE);
+    for (int i = 0; i < PEERS - 1; i++)
+        peer_end(&p[i]);
 }
 
 /* ---- freeze and make_writable see other processes */

@@ -142,16 +142,53 @@ Test(domain, room_for_two_processes) {
     CHECK_EQ(ist_configure(&options), 0);
     *board = (struct board){.size = 10, .tag = 1};
     peer_offer(NULL);
+    ist_segment first = held; /* the one that will be killed holds this */
     CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
     CHECK_EQ(peer_call(&p, same_domain, NULL), 1);
+    CHECK_EQ(peer_call(&p, peer_attach, NULL), 0);
+    ist_token token = board->token;
+    peer_offer(NULL);
     CHECK_EQ(peer_call(&q, peer_join, board->text), 0); /* a domain of its own */
     CHECK_EQ(peer_call(&q, same_domain, NULL), 0);
     CHECK_EQ(peer_call(&q, reach, NULL), -EUSERS);
     peer_kill(&p);
     CHECK_EQ(peer_call(&q, reach, NULL), 0); /* the dead one's place: it sweeps it by itself */
     CHECK_EQ(peer_call(&q, peer_attach, NULL), 0);
+    ist_segment_release(first);
+    CHECK(ist_segment_acquire(&token, &first) == -ESTALE, "what the dead one held is held by whoever has its place");
     peer_end(&q);
     peer_let_go(NULL);
+}
+
+static long leave_a_child(void *unused) {
+    (void)unused;
+    pid_t child = fork();
+    if (child == 0)
+        for (;;)
+            pause();
+    return child;
+}
+
+Test(domain, a_child_does_not_keep_its_parent_alive) {
+    peer p = peer_start();
+    *board = (struct board){.size = 10, .tag = 1};
+    peer_offer(NULL);
+    CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
+    CHECK_EQ(peer_call(&p, peer_attach, NULL), 0);
+    long child = peer_call(&p, leave_a_child, NULL);
+    CHECK_EQ(test_stats().processes, 3);
+    peer_kill(&p);
+    CHECK_EQ(test_stats().processes, 2);
+    CHECK_EQ(ist_sweep(), 1);
+    ist_token token = board->token;
+    peer_let_go(NULL);
+    CHECK_EQ(peer_attach(NULL), 0); /* the child holds what its parent held */
+    peer_let_go(NULL);
+    kill((pid_t)child, SIGKILL);
+    for (uint64_t end = test_now() + UINT64_C(10000000000); test_stats().processes > 1 && test_now() < end;)
+        sched_yield();
+    ist_sweep();
+    CHECK_EQ(ist_segment_acquire(&token, &held), -ESTALE);
 }
 
 Test(domain, options) {

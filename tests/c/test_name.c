@@ -115,6 +115,22 @@ Test(name, between_processes_that_share_nothing) {
     peer_end(&r);
 }
 
+/* Killed a moment ago, so that nobody has struck it out yet. */
+Test(name, of_a_killed_holder) {
+    char *as = test_shared(64);
+    strcpy(as, name("supervised"));
+    board->size = 50;
+    for (int i = 0; i < 5; i++) {
+        peer p = peer_start(), q = peer_start();
+        CHECK_EQ(peer_call(&p, peer_publish, as), 0);
+        CHECK_EQ(peer_call(&q, peer_find, as), 0); /* a guest from here on */
+        CHECK_EQ(peer_call(&q, peer_let_go, NULL), 0);
+        peer_kill(&p);
+        CHECK_EQ(peer_call(&q, peer_find, as), -ENOENT);
+        peer_end(&q);
+    }
+}
+
 Test(name, of_two_domains) {
     char *as = test_shared(64);
     strcpy(as, name("twice"));

@@ -119,6 +119,22 @@ Test(ticket, struck_by_one) {
     peer_end(&p);
 }
 
+/* The one instruction between striking a ticket and telling its maker. */
+Test(ticket, a_loader_killed_before_it_could_tell) {
+    peer p = peer_start();
+    begin(3000, 4);
+    CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
+    CHECK_EQ(post(NULL), 1);
+    CHECK_EQ(peer_call(&p, peer_attach, NULL), 0);
+    CHECK_EQ(peer_call(&p, race, NULL), 1);
+    CHECK_EQ(test_stats().leases, 1);
+    peer_kill(&p);
+    CHECK_EQ(ist_sweep(), 1);
+    CHECK(test_until(nothing_leased, NULL, 5), "the lease waits for its deadline");
+    CHECK_EQ(test_stats().leases_expired, 0);
+    CHECK_EQ(load(NULL), -ESTALE);
+}
+
 Test(ticket, numbers_count_only_with_their_segment) {
     begin(10, 4);
     peer_offer(NULL);

@@ -1,9 +1,14 @@
 #!/usr/bin/env bash
 # Runs the models of this folder and compares with what is recorded: the litmus tests (verdict and race flag stand in each file), and
-# count.pml in every configuration and broken variant of its head.
+# every Promela model in every configuration and broken variant of its head:
 #
-#   tests/models/run.sh            all, about a minute on two cores
-#   tests/models/run.sh --full     larger configurations as well: about five minutes, 4 GB
+#   sound NAME STATES FLAGS...      0 errors, exhaustive, with so many states; FLAGS are for spin
+#   larger NAME STATES FLAGS...     the same, with --full
+#   broken NAME ASSERTION FLAGS...  -DBROKEN_NAME; the assertion that catches it contains ASSERTION
+#   pan OPTIONS...                  for all of the file's checkers: -D... to the compiler, the others to the checker (as -m depth)
+#
+#   tests/models/run.sh            all, two to three minutes on two idle cores
+#   tests/models/run.sh --full     larger configurations as well: 4 GB
 #
 # One line each: result, name, verdict or number of states, seconds. Last line: "N passed, N failed, N skipped"; exit 1 if any failed.
 # A tool that isn't there counts as one skipped.
@@ -29,11 +34,8 @@ jobs=${MODELS_JOBS:-$(nproc 2>/dev/null || echo 2)}
 # The counts were taken with this version; another may merge steps differently, so there they are shown and not compared.
 counted_with="Spin Version 6.5.2"
 
-# count.pml's configurations stand at its head.
-configurations() { sed -n "s/^ \* *$1  *//p" "$here/count.pml"; }
-mapfile -t sound < <(configurations sound)
-mapfile -t larger < <(configurations larger)
-mapfile -t broken < <(configurations broken)
+# configurations KIND MODEL: those at the head of MODEL.pml, each with the model's name in front.
+configurations() { sed -n "s/^ \* *$1  */$2 /p" "$here/$2.pml"; }
 
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/isthmus-models.XXXXXX")
 copies=
@@ -84,52 +86,55 @@ litmus() {
   done
 }
 
-# ---- the model
+# ---- the models
 
-# pan DIRECTORY LEVEL FLAGS...: makes and runs a checker; its output is in DIRECTORY/out.
+# pan DIRECTORY MODEL LEVEL FLAGS...: makes and runs a checker; its output is in DIRECTORY/out.
 pan() {
-  local dir=$1 level=$2
-  shift 2
+  local dir=$1 model=$2 level=$3 option for_cc=() for_pan=(-m20000)
+  shift 3
+  for option in $(configurations pan "$model" | cut -s -d ' ' -f 2-); do
+    if [[ $option == -D* ]]; then for_cc+=("$option"); else for_pan+=("$option"); fi
+  done
   mkdir "$dir"
   cd "$dir"
-  cp "$here/count.pml" .
-  "${spin[@]}" -a "$@" count.pml >out 2>&1 &&
-    "${cc[@]}" "$level" -w -DSAFETY -DCOLLAPSE -DMEMLIM=6000 -o pan pan.c >>out 2>&1 &&
-    ./pan -m20000 >>out 2>&1
+  cp "$here/$model.pml" .
+  "${spin[@]}" -a "$@" "$model.pml" >out 2>&1 &&
+    "${cc[@]}" "$level" -w -DSAFETY -DCOLLAPSE -DMEMLIM=6000 "${for_cc[@]}" -o pan pan.c >>out 2>&1 &&
+    ./pan "${for_pan[@]}" >>out 2>&1
 }
 
 seconds_since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f s", b - a }'; }
 errors() { sed -n 's/.*errors: \([0-9]*\).*/\1/p' "$1/out"; }
 states() { sed -n 's/^ *\([0-9]*\) states, stored.*/\1/p' "$1/out"; }
 
-sound() { # sound NAME STATES FLAGS...
-  local name=$1 expected=$2 dir=$tmp/$1 start=$EPOCHREALTIME count note=
-  shift 2
-  (pan "$dir" -O2 "$@") || true
+sound() { # sound MODEL NAME STATES FLAGS...
+  local model=$1 name=$2 expected=$3 dir=$tmp/$1.$2 start=$EPOCHREALTIME count note=
+  shift 3
+  (pan "$dir" "$model" -O2 "$@") || true
   count=$(states "$dir")
   if grep -q -e "max search depth too small" -e "out of memory" -e "aborting" "$dir/out" || [[ $(errors "$dir") != 0 ]]; then
-    result failed "count $name" "$(grep -E 'pan:|rror' "$dir/out" | head -n 3 | tr '\n' ' ')"
+    result failed "$model $name" "$(grep -E 'pan:|rror' "$dir/out" | head -n 3 | tr '\n' ' ')"
     return
   fi
   if [[ $count != "$expected" ]]; then
     if [[ $version == "$counted_with"* ]]; then
-      result failed "count $name" "0 errors, but $count states, recorded $expected"
+      result failed "$model $name" "0 errors, but $count states, recorded $expected"
       return
     fi
     note="  (recorded $expected with $counted_with)"
   fi
-  result passed "count $name" "0 errors, $count states  $(seconds_since "$start")$note"
+  result passed "$model $name" "0 errors, $count states  $(seconds_since "$start")$note"
   rm -rf "$dir"
 }
 
-broken() { # broken VARIANT ASSERTION FLAGS...
-  local name=$1 assertion=$2 dir=$tmp/$1 start=$EPOCHREALTIME
-  shift 2
-  (pan "$dir" -O0 "-DBROKEN_$name" "$@") || true
+broken() { # broken MODEL VARIANT ASSERTION FLAGS...
+  local model=$1 name=$2 assertion=$3 dir=$tmp/$1.$2 start=$EPOCHREALTIME
+  shift 3
+  (pan "$dir" "$model" -O0 "-DBROKEN_$name" "$@") || true
   if [[ $(errors "$dir") == [1-9]* ]] && grep "assertion violated" "$dir/out" | grep -qF -e "$assertion"; then
-    result passed "count BROKEN_$name" "caught after $(states "$dir") states  $(seconds_since "$start")"
+    result passed "$model BROKEN_$name" "caught after $(states "$dir") states  $(seconds_since "$start")"
   else
-    result failed "count BROKEN_$name" "not caught by $assertion: $(grep -E 'pan:|rror' "$dir/out" | head -n 3 | tr '\n' ' ')"
+    result failed "$model BROKEN_$name" "not caught by $assertion: $(grep -E 'pan:|rror' "$dir/out" | head -n 3 | tr '\n' ' ')"
   fi
   rm -rf "$dir"
 }
@@ -151,15 +156,21 @@ start() {
 begin=$EPOCHREALTIME
 if have "${herd7[0]}"; then litmus; else result skipped "litmus" "no ${herd7[0]} (package herdtools7, or set HERD7)"; fi
 if ! have "${spin[0]}"; then
-  result skipped "count" "no ${spin[0]} (package spin, or set SPIN)"
+  result skipped "models" "no ${spin[0]} (package spin, or set SPIN)"
 elif ! have "${cc[0]}"; then
-  result skipped "count" "no ${cc[0]} (a C compiler, or set CC)"
+  result skipped "models" "no ${cc[0]} (a C compiler, or set CC)"
 else
-  ((${#sound[@]} && ${#larger[@]} && ${#broken[@]})) || result failed "count" "no configurations at the head of count.pml"
   version=$("${spin[@]}" -V)
-  for line in "${sound[@]}"; do start sound "$line"; done
-  for line in "${broken[@]}"; do start broken "$line"; done
-  if ((full)); then for line in "${larger[@]}"; do start sound "$line"; done; fi
+  for file in "$here"/*.pml; do
+    model=$(basename "$file" .pml)
+    mapfile -t sound < <(configurations sound "$model")
+    mapfile -t broken < <(configurations broken "$model")
+    mapfile -t larger < <(configurations larger "$model")
+    ((${#sound[@]} && ${#broken[@]})) || result failed "$model" "no configurations at its head"
+    for line in "${sound[@]}"; do start sound "$line"; done
+    for line in "${broken[@]}"; do start broken "$line"; done
+    if ((full)); then for line in "${larger[@]}"; do start sound "$line"; done; fi
+  done
   wait
   running=()
 fi

@@ -30,7 +30,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-DEADLINE = 60.0  # seconds; what needs them hangs
+DEADLINE = 120.0  # seconds; what needs them hangs
 MARK = "ISTHMUS_TEST_GROUP"  # in the environment of every process of a group
 SANITIZED = os.environ.get("ISTHMUS_SANITIZER") == "address"  # its shadow needs address space, its leak check /proc
 

@@ -17,7 +17,7 @@ from isthmus.pool import BrokenWorkerPool
 
 pytestmark = pytest.mark.matrix
 
-DEADLINE = 60
+DEADLINE = 120
 
 
 def until(condition):

@@ -16,7 +16,7 @@ import kind_tasks as tasks  # noqa: E402 it imports numpy
 
 pytestmark = pytest.mark.matrix
 
-DEADLINE = 60
+DEADLINE = 120
 BIG = 100_000  # elements, above what is pickled
 
 
