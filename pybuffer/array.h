@@ -106,7 +106,8 @@ int broadcast_strides(const strided *from, int ndim, const Py_ssize_t *shape, Py
 int assign(core_state *state, SharedArrayObject *owner, const strided *to, PyObject *value);
 SharedArrayObject *array_from_object(core_state *state, PyObject *object, DTypeObject *dtype); /* always copies; dtype NULL: inferred */
 SharedArrayObject *array_copy_of(core_state *state, const strided *from, DTypeObject *dtype);  /* C order; the caller pins `from` */
-DTypeObject *promote(core_state *state, const DTypeObject *a, const DTypeObject *b); /* numpy's promote_types; new reference, or TypeError */
+DTypeObject *promote(core_state *state, const DTypeObject *a,
+                     const DTypeObject *b); /* numpy's promote_types; new reference, or TypeError */
 
 /* ---- discover.c: nested sequences ---------------------------------------------------------------------------------------------------- */
 

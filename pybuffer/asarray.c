@@ -91,8 +91,8 @@ static int share_by_address(core_state *state, const source *s, PyObject **out) 
         ist_segment_release_inline(segment);
         return 0;
     }
-    *out = (PyObject *)array_new_root(state, segment, s->values.dtype, s->values.ndim, s->values.shape,
-                                      s->values.strides, offset, s->readonly ? ARRAY_READONLY : 0);
+    *out = (PyObject *)array_new_root(state, segment, s->values.dtype, s->values.ndim, s->values.shape, s->values.strides, offset,
+                                      s->readonly ? ARRAY_READONLY : 0);
     return 1;
 }
 

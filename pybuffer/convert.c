@@ -56,7 +56,8 @@ DTypeObject *promote(core_state *state, const DTypeObject *a, const DTypeObject 
     if (dtype_same(a, b))
         return dtype_in_order(state, a, NATIVE_ORDER);
     if ((a->code == IST_BYTES || a->code == IST_TEXT) && (b->code == IST_BYTES || b->code == IST_TEXT)) {
-        Py_ssize_t a_length = a->code == IST_TEXT ? a->itemsize / 4 : a->itemsize, b_length = b->code == IST_TEXT ? b->itemsize / 4 : b->itemsize;
+        Py_ssize_t a_length = a->code == IST_TEXT ? a->itemsize / 4 : a->itemsize,
+                   b_length = b->code == IST_TEXT ? b->itemsize / 4 : b->itemsize;
         ist_type_code code = a->code == IST_TEXT || b->code == IST_TEXT ? IST_TEXT : IST_BYTES;
         return dtype_of_length(state, code, Py_MAX(a_length, b_length), false);
     }
@@ -168,8 +169,7 @@ static int ask_ndarray(core_state *state, PyObject *object, source *s) {
 }
 
 static int open_buffer(core_state *state, PyObject *object, source *s) {
-    if (get_buffer(object, s) < 0 &&
-        (!PyErr_ExceptionMatches(PyExc_ValueError) || open_as_bytes(state, object, s) < 0))
+    if (get_buffer(object, s) < 0 && (!PyErr_ExceptionMatches(PyExc_ValueError) || open_as_bytes(state, object, s) < 0))
         return -1;
     int ndim = s->view.ndim;
     if (ndim > IST_MAX_NDIM || ndim < 0) {
@@ -183,8 +183,8 @@ static int open_buffer(core_state *state, PyObject *object, source *s) {
     if (s->dtype == NULL)
         return -1;
     if (s->dtype->itemsize == 0 || s->dtype->code == IST_SUBARRAY || s->dtype->itemsize != s->view.itemsize) {
-        PyErr_Format(PyExc_TypeError, "buffer format '%s' isn't supported: its elements have %zd bytes%s", s->view.format,
-                     s->view.itemsize, s->dtype->code == IST_SUBARRAY ? " of several values" : "");
+        PyErr_Format(PyExc_TypeError, "buffer format '%s' isn't supported: its elements have %zd bytes%s", s->view.format, s->view.itemsize,
+                     s->dtype->code == IST_SUBARRAY ? " of several values" : "");
         return -1;
     }
     for (int i = 0; i < ndim; i++)
@@ -368,8 +368,8 @@ static DTypeObject *with_length(core_state *state, const DTypeObject *asked, con
     if (found != NULL && (found->code == IST_BYTES || found->code == IST_TEXT || found->code == IST_VOID))
         length = found->code == IST_TEXT ? found->itemsize / 4 : found->itemsize;
     else if (found != NULL) {
-        PyErr_Format(PyExc_TypeError, "'%s' elements as '%s': how long they may become has to be said, as in '%c24'", found->str,
-                     kind->str, kind->kind);
+        PyErr_Format(PyExc_TypeError, "'%s' elements as '%s': how long they may become has to be said, as in '%c24'", found->str, kind->str,
+                     kind->kind);
         return NULL;
     }
     return dtype_of_length(state, kind->code, Py_MAX(length, 1), kind->swapped);

@@ -200,7 +200,7 @@ DTypeObject *dtype_from_object(core_state *state, PyObject *spec);
 /* PEP 3118; new reference; TypeError names it. itemsize < 0: not known */
 DTypeObject *dtype_from_format(core_state *state, const char *format, Py_ssize_t itemsize);
 PyObject *dtype_get(const DTypeObject *dtype, const char *item);        /* a Python scalar; item may be unaligned */
-int dtype_set(const DTypeObject *dtype, char *item, PyObject *value);   /* may run Python code, and fail half-way: not into shared memory */
+int dtype_set(const DTypeObject *dtype, char *item, PyObject *value); /* may run Python code, and fail half-way: not into shared memory */
 
 /* array.c */
 int array_init(PyObject *module, core_state *state);

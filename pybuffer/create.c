@@ -28,7 +28,8 @@ static PyObject *create(core_state *state, PyObject *shape_object, PyObject *spe
     DTypeObject *dtype = parse_dtype(state, spec);
     if (dtype == NULL)
         return NULL;
-    PyObject *a = spread(state, &dtype, &ndim, shape) < 0 ? NULL : (PyObject *)array_create(state, dtype, ndim, shape, flags | (uint32_t)prefault);
+    PyObject *a =
+        spread(state, &dtype, &ndim, shape) < 0 ? NULL : (PyObject *)array_create(state, dtype, ndim, shape, flags | (uint32_t)prefault);
     Py_XDECREF((PyObject *)dtype);
     return a;
 }
@@ -131,7 +132,8 @@ static PyObject *create_like(core_state *state, const signature *parameters, PyO
     if (infer)
         dtype = found.dtype != NULL ? dtype_ref(found.dtype) : dtype_ref(state->dtypes[IST_F8]);
     discovery_clear(&found);
-    PyObject *a = spread(state, &dtype, &found.ndim, found.shape) < 0 ? NULL : (PyObject *)array_create(state, dtype, found.ndim, found.shape, flags);
+    PyObject *a =
+        spread(state, &dtype, &found.ndim, found.shape) < 0 ? NULL : (PyObject *)array_create(state, dtype, found.ndim, found.shape, flags);
     Py_XDECREF((PyObject *)dtype);
     return a;
 }

@@ -152,7 +152,8 @@ static int see_scalar(core_state *state, discovery *found, PyObject *object) {
     }
     if (number != NULL && number->nb_float != NULL)
         return see_number(state, found, IST_F8);
-    PyErr_Format(PyExc_TypeError, "an array element must be a number, text, bytes or a time, not %.200s: %R", Py_TYPE(object)->tp_name, object);
+    PyErr_Format(PyExc_TypeError, "an array element must be a number, text, bytes or a time, not %.200s: %R", Py_TYPE(object)->tp_name,
+                 object);
     return -1;
 }
 
@@ -192,8 +193,7 @@ static int discover_sequence(core_state *state, PyObject *object, int depth, dis
 
 static int discover_at(core_state *state, PyObject *object, int depth, discovery *found) {
     if (!is_element(found->target, depth > 0, object))
-        return PyObject_CheckBuffer(object) ? discover_buffer(state, object, depth, found)
-                                            : discover_sequence(state, object, depth, found);
+        return PyObject_CheckBuffer(object) ? discover_buffer(state, object, depth, found) : discover_sequence(state, object, depth, found);
     if (see_end(found, depth) < 0)
         return -1;
     return found->infer ? see_scalar(state, found, object) : 0;

@@ -1,4 +1,4 @@
-/* dtype.h: what the files behind isthmus.dtype share: dtype.c (the objects and their type), numpy_grammar.c and format.c (the grammars),
+/* dtype.h: what the files behind isthmus.dtype share: dtype.c and dtype_type.c (the objects, their type), numpy_grammar.c and format.c (the grammars),
  * element.c (one element's way to Python and back). */
 #ifndef ISTHMUS_DTYPE_H
 #define ISTHMUS_DTYPE_H
@@ -6,7 +6,7 @@
 #include "array.h"
 #include "times.h"
 
-#define DTYPE_DEPTH 64                /* of nested structs */
+#define DTYPE_DEPTH 64 /* of nested structs */
 #define DTYPE_ITEMSIZE_MAX 0x7fffffff /* numpy's limit, too */
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
@@ -19,7 +19,7 @@
 
 /* ---- dtype.c: making them; new references, NULL with an exception ----------------------------------------------------------------- */
 
-DTypeObject *dtype_of_code(core_state *state, ist_type_code code, bool swapped);          /* numbers, long double included */
+DTypeObject *dtype_of_code(core_state *state, ist_type_code code, bool swapped); /* numbers, long double included */
 DTypeObject *dtype_of_length(core_state *state, ist_type_code code, Py_ssize_t length, bool swapped); /* S, V: bytes; U: code points */
 DTypeObject *dtype_of_time(core_state *state, ist_type_code code, int unit, int32_t count, bool swapped);
 DTypeObject *dtype_of_shape(core_state *state, DTypeObject *base, int ndim, const Py_ssize_t *shape); /* without axes: base */
@@ -30,23 +30,28 @@ Py_ssize_t dtype_lay_out(ist_field *fields, Py_ssize_t n, bool aligned);
 DTypeObject *dtype_in_order(core_state *state, const DTypeObject *d, char order); /* '<' '>' '=' '|': numpy's newbyteorder */
 const char *dtype_name(ist_type_code code); /* numpy's name of a number */
 
+/* ---- dtype_type.c ------------------------------------------------------------------------------------------------------------------- */
+
+extern PyType_Spec dtype_type_spec;
+
 /* ---- numpy_grammar.c ---------------------------------------------------------------------------------------------------------------- */
 
 #define NO_CODE (-1)
-int code_of_size(char kind, size_t itemsize);          /* a number's code, or NO_CODE */
-int code_of_letter(char letter, bool standard);        /* numpy's and struct's letters; standard: sizes after one of < > = ! */
-bool letter_is_numpys(char letter);                    /* it means nothing to struct */
+int code_of_size(char kind, size_t itemsize); /* a number's code, or NO_CODE */
+int code_of_letter(char letter, bool standard); /* numpy's and struct's letters; standard: sizes after one of < > = ! */
+bool letter_is_numpys(char letter); /* it means nothing to struct */
 DTypeObject *dtype_aligned_from_object(core_state *state, PyObject *spec, bool align);
-bool from_numpy(PyTypeObject *type);                   /* a type of numpy's own */
-bool numpy_is_array(PyObject *object);                  /* an ndarray */
-const char *numpy_kind(PyObject *object);              /* "datetime64", "timedelta64": a numpy scalar of these; else NULL */
+bool from_numpy(PyTypeObject *type); /* a type of numpy's own */
+bool numpy_is_array(PyObject *object); /* an ndarray */
+const char *numpy_kind(PyObject *object); /* "datetime64", "timedelta64": a numpy scalar of these; else NULL */
 
 /* A description that is being put together: fields with owned references. */
 typedef struct field_list {
     ist_field *fields;
     Py_ssize_t n, room;
 } field_list;
-int field_list_add(field_list *list, PyObject *name, DTypeObject *dtype, Py_ssize_t offset); /* takes name and dtype, on failure too; NULL ones: -1 */
+int field_list_add(field_list *list, PyObject *name, DTypeObject *dtype,
+                   Py_ssize_t offset); /* takes name and dtype, on failure too; NULL ones: -1 */
 void field_list_clear(field_list *list);
 
 /* ---- element.c ---------------------------------------------------------------------------------------------------------------------- */

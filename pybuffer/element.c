@@ -351,7 +351,8 @@ static int set_void(const DTypeObject *d, char *item, PyObject *value) {
 /* ---- fields ------------------------------------------------------------------------------------------------------------------------------- */
 
 static int set_axis(const DTypeObject *d, int axis, char **item, PyObject *value) {
-    if (axis == d->sub_ndim || is_scalar(d->base, value) || (!PyList_Check(value) && !PyTuple_Check(value))) { /* one value for all that is left */
+    if (axis == d->sub_ndim || is_scalar(d->base, value) ||
+        (!PyList_Check(value) && !PyTuple_Check(value))) { /* one value for all that is left */
         Py_ssize_t n = 1;
         for (int i = axis; i < d->sub_ndim; i++)
             n *= d->sub_shape[i];

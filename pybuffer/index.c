@@ -190,7 +190,9 @@ static int select_fields(SharedArrayObject *a, PyObject *names, selection *s) {
     return s->fields == NULL ? -1 : select_axes(a, 0, a->ndim, s);
 }
 
-static bool is_field_list(PyObject *key) { return PyList_Check(key) && PyList_GET_SIZE(key) > 0 && PyUnicode_Check(PyList_GET_ITEM(key, 0)); }
+static bool is_field_list(PyObject *key) {
+    return PyList_Check(key) && PyList_GET_SIZE(key) > 0 && PyUnicode_Check(PyList_GET_ITEM(key, 0));
+}
 
 /* Takes selection_clear afterwards, on failure too. */
 static int select_key(SharedArrayObject *a, PyObject *key, selection *s) {

@@ -46,11 +46,11 @@ static const struct {
     const char *name;
     char letter;
 } aliases[] = {
-    {"bool_", '?'},     {"byte", 'b'},      {"ubyte", 'B'},      {"short", 'h'},      {"ushort", 'H'},    {"intc", 'i'},  {"uintc", 'I'},
-    {"int_", 'n'},      {"int", 'n'},       {"uint", 'N'},       {"long", 'l'},       {"ulong", 'L'},     {"intp", 'n'},  {"uintp", 'N'},
-    {"longlong", 'q'},  {"ulonglong", 'Q'}, {"half", 'e'},       {"single", 'f'},     {"double", 'd'},    {"float", 'd'}, {"float_", 'd'},
-    {"csingle", 'F'},   {"cdouble", 'D'},   {"complex", 'D'},    {"complex_", 'D'},   {"longdouble", 'g'}, {"longfloat", 'g'},
-    {"clongdouble", 'G'}, {"clongfloat", 'G'},
+    {"bool_", '?'},    {"byte", 'b'},       {"ubyte", 'B'},     {"short", 'h'},       {"ushort", 'H'},     {"intc", 'i'},
+    {"uintc", 'I'},    {"int_", 'n'},       {"int", 'n'},       {"uint", 'N'},        {"long", 'l'},       {"ulong", 'L'},
+    {"intp", 'n'},     {"uintp", 'N'},      {"longlong", 'q'},  {"ulonglong", 'Q'},   {"half", 'e'},       {"single", 'f'},
+    {"double", 'd'},   {"float", 'd'},      {"float_", 'd'},    {"csingle", 'F'},     {"cdouble", 'D'},    {"complex", 'D'},
+    {"complex_", 'D'}, {"longdouble", 'g'}, {"longfloat", 'g'}, {"clongdouble", 'G'}, {"clongfloat", 'G'},
 };
 
 /* Names of the others, which have no length or unit yet. */
@@ -58,10 +58,23 @@ static const struct {
     const char *name;
     ist_type_code code;
 } flexible[] = {
-    {"S", IST_BYTES},        {"bytes", IST_BYTES}, {"bytes_", IST_BYTES}, {"string_", IST_BYTES},
-    {"U", IST_TEXT},         {"str", IST_TEXT}, {"str_", IST_TEXT},   {"unicode", IST_TEXT}, {"unicode_", IST_TEXT},
-    {"V", IST_VOID},         {"void", IST_VOID}, {"M", IST_DATETIME}, {"M8", IST_DATETIME},  {"datetime64", IST_DATETIME},
-    {"m", IST_TIMEDELTA},    {"m8", IST_TIMEDELTA}, {"timedelta64", IST_TIMEDELTA},
+    {"S", IST_BYTES},
+    {"bytes", IST_BYTES},
+    {"bytes_", IST_BYTES},
+    {"string_", IST_BYTES},
+    {"U", IST_TEXT},
+    {"str", IST_TEXT},
+    {"str_", IST_TEXT},
+    {"unicode", IST_TEXT},
+    {"unicode_", IST_TEXT},
+    {"V", IST_VOID},
+    {"void", IST_VOID},
+    {"M", IST_DATETIME},
+    {"M8", IST_DATETIME},
+    {"datetime64", IST_DATETIME},
+    {"m", IST_TIMEDELTA},
+    {"m8", IST_TIMEDELTA},
+    {"timedelta64", IST_TIMEDELTA},
 };
 
 int code_of_size(char kind, size_t itemsize) {
@@ -69,9 +82,22 @@ int code_of_size(char kind, size_t itemsize) {
         char kind;
         unsigned char itemsize, code;
     } sizes[] = {
-        {'b', 1, IST_BOOL}, {'i', 1, IST_I1}, {'u', 1, IST_U1}, {'i', 2, IST_I2}, {'u', 2, IST_U2},   {'i', 4, IST_I4},
-        {'u', 4, IST_U4},   {'i', 8, IST_I8}, {'u', 8, IST_U8}, {'f', 2, IST_F2}, {'f', 4, IST_F4},   {'f', 8, IST_F8},
-        {'c', 8, IST_C8},   {'c', 16, IST_C16}, {'f', sizeof(long double), IST_LONG}, {'c', 2 * sizeof(long double), IST_CLONG},
+        {'b', 1, IST_BOOL},
+        {'i', 1, IST_I1},
+        {'u', 1, IST_U1},
+        {'i', 2, IST_I2},
+        {'u', 2, IST_U2},
+        {'i', 4, IST_I4},
+        {'u', 4, IST_U4},
+        {'i', 8, IST_I8},
+        {'u', 8, IST_U8},
+        {'f', 2, IST_F2},
+        {'f', 4, IST_F4},
+        {'f', 8, IST_F8},
+        {'c', 8, IST_C8},
+        {'c', 16, IST_C16},
+        {'f', sizeof(long double), IST_LONG},
+        {'c', 2 * sizeof(long double), IST_CLONG},
     };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].kind == kind && sizes[i].itemsize == itemsize)

@@ -148,9 +148,7 @@ static int refuse_reduction(SharedArrayObject *a, const char *name) {
 }
 
 /* Numbers can be summed and averaged; these and times compared; neither anything else. */
-static int check_summable(SharedArrayObject *a, const char *name) {
-    return a->dtype->code <= IST_CLONG ? 0 : refuse_reduction(a, name);
-}
+static int check_summable(SharedArrayObject *a, const char *name) { return a->dtype->code <= IST_CLONG ? 0 : refuse_reduction(a, name); }
 static int check_comparable(SharedArrayObject *a, const char *name) {
     return a->dtype->code <= IST_CLONG || is_time(a->dtype) ? 0 : refuse_reduction(a, name);
 }

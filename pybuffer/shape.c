@@ -395,8 +395,7 @@ static int cast_shape(SharedArrayObject *a, const DTypeObject *dtype, PyObject *
         return -1;
     }
     if (a->nbytes % dtype->itemsize != 0) {
-        PyErr_Format(PyExc_TypeError, "%zd bytes are not a multiple of the item size %zd of '%s'", a->nbytes, dtype->itemsize,
-                     dtype->str);
+        PyErr_Format(PyExc_TypeError, "%zd bytes are not a multiple of the item size %zd of '%s'", a->nbytes, dtype->itemsize, dtype->str);
         return -1;
     }
     if (shape_object == NULL || shape_object == Py_None) {

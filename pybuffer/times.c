@@ -13,7 +13,7 @@ typedef __int128 int128;
 static const char *const unit_names[] = {"Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as", "generic"};
 
 /* How many of the next finer unit each has; from UNIT_W on. */
-static const int finer[] = {[UNIT_Y] = 12, [UNIT_W] = 7,     [UNIT_D] = 24,   [UNIT_h] = 60,   [UNIT_m] = 60,  [UNIT_s] = 1000,
+static const int finer[] = {[UNIT_Y] = 12,    [UNIT_W] = 7,     [UNIT_D] = 24,    [UNIT_h] = 60,    [UNIT_m] = 60,   [UNIT_s] = 1000,
                             [UNIT_ms] = 1000, [UNIT_us] = 1000, [UNIT_ns] = 1000, [UNIT_ps] = 1000, [UNIT_fs] = 1000};
 
 const char *times_unit_name(int unit) { return unit_names[unit]; }
@@ -367,7 +367,8 @@ static int64_t number_of(PyObject *object, const char *name, bool *failed) {
 
 static int set_date(const DTypeObject *d, int64_t *value, PyObject *object, bool with_clock) {
     bool failed = false;
-    broken_down t = {.year = number_of(object, "year", &failed), .month = (int)number_of(object, "month", &failed),
+    broken_down t = {.year = number_of(object, "year", &failed),
+                     .month = (int)number_of(object, "month", &failed),
                      .day = (int)number_of(object, "day", &failed)};
     if (!failed && with_clock) {
         PyObject *zone = PyObject_GetAttrString(object, "tzinfo");

@@ -5,7 +5,22 @@
 
 #include "core.h"
 
-enum ist_unit { UNIT_Y, UNIT_M, UNIT_W, UNIT_D, UNIT_h, UNIT_m, UNIT_s, UNIT_ms, UNIT_us, UNIT_ns, UNIT_ps, UNIT_fs, UNIT_as, UNIT_GENERIC };
+enum ist_unit {
+    UNIT_Y,
+    UNIT_M,
+    UNIT_W,
+    UNIT_D,
+    UNIT_h,
+    UNIT_m,
+    UNIT_s,
+    UNIT_ms,
+    UNIT_us,
+    UNIT_ns,
+    UNIT_ps,
+    UNIT_fs,
+    UNIT_as,
+    UNIT_GENERIC
+};
 #define NAT INT64_MIN
 
 /* "[25s]": false if it isn't one. "": generic. */

@@ -321,8 +321,8 @@ static int publish(struct isti_domain *d, struct ist_slot *slot, bool locked) {
     else {
         d->entries[index] = (struct isti_entry){.generation = generation, .slot = slot->index + 1};
         if (!local)
-            d->given[index] = (struct isti_given){.block = (uint64_t)(data - base) + 1,
-                                                  .size = atomic_load_explicit(&slot->size, memory_order_relaxed)};
+            d->given[index] =
+                (struct isti_given){.block = (uint64_t)(data - base) + 1, .size = atomic_load_explicit(&slot->size, memory_order_relaxed)};
     }
     IST_POINT(PUBLISH_LIVE);
     if (!locked)

@@ -70,9 +70,7 @@ struct isti_domain {
 };
 
 /* Threads may look while another opens the heap. acquire: pairs with open_heap's release, window and window_mapped are there. */
-static inline char *isti_window_base(const struct isti_domain *d) {
-    return atomic_load_explicit(&d->window_base, memory_order_acquire);
-}
+static inline char *isti_window_base(const struct isti_domain *d) { return atomic_load_explicit(&d->window_base, memory_order_acquire); }
 
 /* ---- domain.c: making, joining, finding */
 

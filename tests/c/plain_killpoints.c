@@ -636,12 +636,11 @@ static bool crowd(enum isti_point point, unsigned times) {
 }
 
 static void crowds(void) {
-    static const enum isti_point points[] = {ISTI_POINT_JOIN_LOCKED,   ISTI_POINT_SWEEP_LOCKED,      ISTI_POINT_UNHOLD_CLEARED,
-                                             ISTI_POINT_UNHOLD_FENCED, ISTI_POINT_FREE_SCANNED,      ISTI_POINT_FREE_PUNCHING,
-                                             ISTI_POINT_FREE_PUNCHED,  ISTI_POINT_FREE_DEAD,         ISTI_POINT_HINT_BIT,
-                                             ISTI_POINT_HINT_SUMMARY,  ISTI_POINT_HINT_DONE,         ISTI_POINT_SWEEP_CLEARED,
-                                             ISTI_POINT_SWEEP_FREED,   ISTI_POINT_SWEEP_DESCRIPTORS, ISTI_POINT_SWEEP_TOLD,
-                                             ISTI_POINT_SWEEP_CLEAN};
+    static const enum isti_point points[] = {
+        ISTI_POINT_JOIN_LOCKED,  ISTI_POINT_SWEEP_LOCKED,      ISTI_POINT_UNHOLD_CLEARED, ISTI_POINT_UNHOLD_FENCED,
+        ISTI_POINT_FREE_SCANNED, ISTI_POINT_FREE_PUNCHING,     ISTI_POINT_FREE_PUNCHED,   ISTI_POINT_FREE_DEAD,
+        ISTI_POINT_HINT_BIT,     ISTI_POINT_HINT_SUMMARY,      ISTI_POINT_HINT_DONE,      ISTI_POINT_SWEEP_CLEARED,
+        ISTI_POINT_SWEEP_FREED,  ISTI_POINT_SWEEP_DESCRIPTORS, ISTI_POINT_SWEEP_TOLD,     ISTI_POINT_SWEEP_CLEAN};
     unsigned killed = 0;
     for (size_t i = 0; i < sizeof points / sizeof *points; i++)
         killed += crowd(points[i], 1);

@@ -1,7 +1,7 @@
 """array() and asarray(): other people's values and memory. numpy is the oracle where it is there."""
 
-import ctypes
 import array
+import ctypes
 import gc
 from typing import Any
 
@@ -84,7 +84,8 @@ def test_casting_rounds_as_numpy() -> None:
     "obj, error",
     [
         ([1, [2]], ValueError), ([[2], 1], ValueError), ([[1, 2], [3]], ValueError), ([[], [1]], ValueError), (["a", 1], TypeError),
-        ([b"a", 1.5], TypeError), ([None], TypeError), (None, TypeError), (object(), TypeError), ({1: 2}, TypeError), ([2**64], OverflowError),
+        ([b"a", 1.5], TypeError), ([None], TypeError), (None, TypeError), (object(), TypeError), ({1: 2}, TypeError),
+        ([2**64], OverflowError),
         ([10**5000], OverflowError), ((ctypes.py_object * 2)(), TypeError), (int, TypeError), ([int], TypeError), ({1, 2}, TypeError),
     ],
 )  # fmt: skip

@@ -18,10 +18,10 @@ pytestmark = pytest.mark.matrix
 RANDOM = st.randoms(use_true_random=False)
 
 
-def or_none(get: Any, *errors: type[Exception]) -> Any:
+def or_none(get: Any) -> Any:
     try:
         return get()
-    except errors or (ValueError,):
+    except ValueError:
         return None
 
 
@@ -205,7 +205,13 @@ def test_wrong_fields() -> None:
             a[wrong]
     with pytest.raises(IndexError):
         ist.zeros(2)["f0"]
-    for value, error in (((1,), ValueError), ((1, 2, 3), ValueError), ([1, 2], ValueError), ((1, "x"), (TypeError, ValueError)), (None, TypeError)):
+    for value, error in (
+        ((1,), ValueError),
+        ((1, 2, 3), ValueError),
+        ([1, 2], ValueError),
+        ((1, "x"), (TypeError, ValueError)),
+        (None, TypeError),
+    ):
         with pytest.raises(error):
             a[0] = value
     assert a.tolist() == [(0, 0.0)] * 2
@@ -252,7 +258,7 @@ def test_zero_bytes_and_sub_arrays() -> None:
     a = ist.zeros(2, "(2,3)f4")
     assert a.shape == (2, 2, 3) and a.dtype == "<f4" and ist.full((), 7, "(2,)i2").tolist() == [7, 7]
     for wrong in (lambda: ist.array([1], "(2,)f4"), lambda: ist.asarray([1], "(2,)f4")):
-        with pytest.raises(TypeError, match="sub|base|elements"):
+        with pytest.raises(TypeError, match=r"sub|base|elements"):
             wrong()
     for wrong in (lambda: ist.empty(3, []), lambda: ist.zeros(4, "u1").view("S0"), lambda: ist.zeros(4, "u1").view("(2,)u1")):
         with pytest.raises(ValueError):
@@ -331,7 +337,7 @@ def test_reductions_of_what_isnt_native(dtype: str) -> None:
         ours = ist.array(theirs)
         assert ours.argmin() == ours.argmax() == 307 and ours.min() != ours.min()
     assert ist.zeros(0, dtype).sum() == 0
-    with pytest.raises(ValueError, match="empty|zero-size"):
+    with pytest.raises(ValueError, match=r"empty|zero-size"):
         ist.zeros(0, dtype).min()
 
 

@@ -465,7 +465,9 @@ def test_by_value_to_another_process():
         (("<i4", (2**62, 4), b""), ValueError),
         (("<i4", (2**70,), b""), OverflowError),
         (("<i4", (1,) * 65, b"x" * 4), ValueError),
-        (("|V17", (2,), b"x" * 17), ValueError), (("(2)<i4", (1,), b"x" * 8), TypeError), (("|S0", (1,), b""), ValueError),
+        (("|V17", (2,), b"x" * 17), ValueError),
+        (("(2)<i4", (1,), b"x" * 8), TypeError),
+        (("|S0", (1,), b""), ValueError),
         ((None, (1,), b"x"), (TypeError, ValueError)),
     ],
 )

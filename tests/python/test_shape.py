@@ -1,8 +1,7 @@
 """Views of the same elements, and arrays as values among others: ==, hash. numpy is the oracle where it is there."""
 
-from typing import Any
-
 import ctypes
+from typing import Any
 
 import isthmus as ist
 import pytest
