@@ -109,7 +109,7 @@ Test(descriptor, addresses_in_the_window_of_another_process) {
     peer p = peer_start();
     board_tell_home();
     join(&p);
-    const size_t sizes[] = {1, 64, 5000, 70000, 3 * MIB + 5};
+    const size_t sizes[] = {2, 64, 5000, 70000, 3 * MIB + 5};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         offer(sizes[i], 1 + i);
         CHECK_EQ(peer_call(&p, peer_attach, NULL), 0);
