@@ -88,7 +88,7 @@ static PyObject *set_handler(PyObject *module, PyObject *other) {
     return PyDataMem_SetHandler(other == Py_None ? state_of(module)->capsule : other);
 }
 
-static PyObject *is_set(PyObject *module, PyObject *Py_UNUSED(unused)) {
+static PyObject *is_set(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
     PyObject *current = PyDataMem_GetHandler();
     if (current == NULL)
         return NULL;
@@ -100,7 +100,8 @@ static PyObject *is_set(PyObject *module, PyObject *Py_UNUSED(unused)) {
 
 static PyMethodDef functions[] = {
     {"set_handler", set_handler, METH_O,
-     PyDoc_STR("set_handler($module, handler, /)\n--\n\nMakes this one (None: ours) the handler of the current context; returns the one before.")},
+     PyDoc_STR(
+         "set_handler($module, handler, /)\n--\n\nMakes this one (None: ours) the handler of the current context; returns the one before.")},
     {"is_set", is_set, METH_NOARGS, PyDoc_STR("is_set($module, /)\n--\n\nWhether ours is the handler of the current context.")},
     {NULL, NULL, 0, NULL},
 };

@@ -20,8 +20,7 @@ static _Atomic(struct isti_window *) windows; /* the newest first */
 
 int isti_window_tables(struct isti_window *w) {
     const size_t granules = w->size / ISTI_GRANULE * sizeof(uint32_t), pages = w->size / ISTI_PAGE * sizeof(uint32_t);
-    void *tables =
-        isti_os.mmap(NULL, granules + pages, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *tables = isti_os.mmap(NULL, granules + pages, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (tables == MAP_FAILED)
         return -ENOMEM;
     isti_os.madvise(tables, granules + pages, MADV_DONTDUMP); /* see heap.c */

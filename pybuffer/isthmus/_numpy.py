@@ -66,11 +66,13 @@ def _handler() -> Any:
     if handler is not None:
         return handler
     try:
-        import numpy  # noqa: F401  # first, so that it is known what it is that can't be imported
+        import numpy  # first, so that it is known what it is that can't be imported
     except ModuleNotFoundError as error:
         if error.name != "numpy":
             raise
-        raise ImportError("isthmus.numpy_allocator() needs numpy, which is not installed: pip install isthmus[numpy]", name="numpy") from None
+        raise ImportError(
+            "isthmus.numpy_allocator() needs numpy, which is not installed: pip install isthmus[numpy]", name="numpy"
+        ) from None
     except ImportError as error:
         from . import _refused
 

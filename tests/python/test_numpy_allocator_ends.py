@@ -340,7 +340,15 @@ def test_exhausted_heap(tmp_path: Any) -> None:
 def errors_of(tmp_path: Any, before: str, call: str = "ist.numpy_allocator()") -> str:
     script = write(
         tmp_path,
-        f"import sys\nimport isthmus as ist\n{before}\ntry:\n    {call}\nexcept ImportError as e:\n    print(type(e).__name__, e, e.__cause__)\n",
+        f"""
+        import sys
+        import isthmus as ist
+        {before}
+        try:
+            {call}
+        except ImportError as error:
+            print(type(error).__name__, error, error.__cause__)
+        """,
     )
     return run(script).ok()
 
