@@ -104,7 +104,7 @@ IST_MUST_CHECK IST_API int ist_segment_acquire(const ist_token *token, ist_segme
 IST_MUST_CHECK IST_API int ist_segment_acquire_address(const void *data, ist_segment *out);
 
 /* Adds an owner to the live heap segment in which `address` lies: begin <= address < begin + size, or at its begin if it has no bytes.
- * Whoever owns it, the memory can be in this process's heap or another process's, by whose writable mapping segments are found.
+ * Also if it came from another process's heap, but not by the address of ist_segment_data_readonly (process.h).
  * Ownership: *out is one reference. It takes a step for every page between the begin and the address.
  * Errors: -ESTALE if there is none, -EOVERFLOW. */
 IST_MUST_CHECK IST_API int ist_segment_at_address(const void *address, ist_segment *out);
