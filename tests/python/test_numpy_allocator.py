@@ -206,6 +206,7 @@ VIEWS: dict[str, Callable[[Any], Any]] = {
     "frombuffer": lambda x: np.frombuffer(x, "f8", 10, 80),
     "empty slice": lambda x: x[4:4],
     "empty slice at the end": lambda x: x[20:],
+    "empty memoryview at the end": lambda x: np.asarray(memoryview(x)[20:]),
     "empty slice of columns": lambda x: x[1:, 25:],
 }
 
