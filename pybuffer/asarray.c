@@ -1,7 +1,8 @@
 /* asarray.c: isthmus.asarray and is_shared: is this somebody's memory, or one of our segments?
  *
- * Memory is ours if its owner chain (memoryview.obj, .base as ndarrays have it) ends in a SharedArray inside whose segment it lies, or if a live
- * segment begins at its first byte. The buffer is held meanwhile, so that what was found can't be freed before it has a new owner.
+ * Memory is ours if its owner chain (memoryview.obj, .base as ndarrays have it) ends in a SharedArray inside whose segment it lies, or if it
+ * lies in a live segment: an ndarray's that was allocated under numpy_allocator(), for one. The buffer is held meanwhile, so that what was
+ * found can't be freed before it has a new owner.
  * Invariant: what is shared from a read-only buffer is read-only.
  */
 #include "array.h"
@@ -74,17 +75,40 @@ static int share_with_owner(core_state *state, SharedArrayObject *owner, const s
     return result;
 }
 
-/* 1 and *out (NULL with an exception), or 0: no segment begins where this memory does. */
-static int share_by_address(core_state *state, const source *s, PyObject **out) {
+/* The segment where the memory at the end of the owner chain begins. */
+static bool acquire_last_owners(PyObject *object, ist_segment *out) {
+    PyObject *at = Py_NewRef(object);
+    for (int i = 0; i < LONGEST_CHAIN; i++) {
+        PyObject *base = base_of(at);
+        if (base == NULL || base == Py_None) {
+            Py_XDECREF(base);
+            break;
+        }
+        Py_SETREF(at, base);
+    }
+    Py_buffer view;
+    bool found = false;
+    if (PyObject_GetBuffer(at, &view, PyBUF_STRIDED_RO) == 0) {
+        found = ist_segment_acquire_address(view.buf, out) == 0;
+        PyBuffer_Release(&view);
+    } else
+        PyErr_Clear();
+    Py_DECREF(at);
+    return found;
+}
+
+/* 1 and *out (NULL with an exception), or 0: this memory is no segment's. */
+static int share_by_address(core_state *state, PyObject *object, const source *s, PyObject **out) {
     const char *low = s->values.data;
+    bool empty = false;
     for (int i = 0; i < s->values.ndim; i++) {
-        if (s->values.shape[i] == 0)
-            return 0;
-        if (s->values.strides[i] < 0)
+        empty |= s->values.shape[i] == 0;
+        if (s->values.shape[i] > 0 && s->values.strides[i] < 0)
             low += (s->values.shape[i] - 1) * s->values.strides[i];
     }
     ist_segment segment;
-    if (ist_segment_acquire_address(low, &segment) != 0)
+    /* what has no elements may point behind its memory, where a neighbour begins */
+    if (empty ? !acquire_last_owners(object, &segment) : ist_segment_at_address(low, &segment) != 0)
         return 0;
     Py_ssize_t offset;
     if (!lies_in(segment, ist_segment_data(segment), &s->values, &offset)) {
@@ -102,7 +126,7 @@ static int share(core_state *state, PyObject *object, const source *s, PyObject 
     SharedArrayObject *owner = owner_of(state, object);
     int result = owner == NULL ? 0 : share_with_owner(state, owner, s, out);
     Py_XDECREF((PyObject *)owner);
-    return result != 0 ? result : share_by_address(state, s, out);
+    return result != 0 ? result : share_by_address(state, object, s, out);
 }
 
 /* ---- asarray ----------------------------------------------------------------------------------------------------------------------- */

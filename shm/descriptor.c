@@ -644,3 +644,30 @@ int isti_segment_exclusive(ist_segment *s, bool freeze) {
     s->generation += done == 1 && !freeze;
     return done > 0 ? 0 : done;
 }
+
+int isti_segment_resize(ist_segment s, size_t size) {
+    /* relaxed: constant, the caller owns it */
+    if ((atomic_load_explicit(&s.slot->meta, memory_order_relaxed) & 0xff) != IST_KIND_HEAP)
+        return -EINVAL;
+    pthread_mutex_lock(publish_lock_of(s.slot));
+    uint64_t before;
+    int error = -EBUSY; /* as its row says how long it is */
+    if (atomic_load_explicit(&s.slot->desc, memory_order_relaxed) == 0) { /* relaxed: under the lock */
+        int taken = take_sole(s, false, isti_state(1, IST_EXCLUSIVE, s.generation), &before);
+        error = taken == 1 ? 0 : taken;
+    }
+    if (error == 0) {
+        if ((before & IST_FROZEN) != 0)
+            error = -EBUSY;
+        /* relaxed, both: only the owner reads it, and whoever becomes one acquires the state stored below; else it is a snapshot */
+        else if (isti_heap_resize(atomic_load_explicit(&s.slot->data, memory_order_relaxed),
+                                  (size_t)atomic_load_explicit(&s.slot->size, memory_order_relaxed), size))
+            atomic_store_explicit(&s.slot->size, size, memory_order_relaxed);
+        else
+            error = -ENOSPC;
+        /* release: pairs with the acquire of later acquires */
+        atomic_store_explicit(&s.slot->state, before, memory_order_release);
+    }
+    pthread_mutex_unlock(publish_lock_of(s.slot));
+    return error;
+}

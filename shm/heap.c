@@ -35,7 +35,6 @@
 
 #define DEFAULT_SIZE ISTI_WINDOW_DEFAULT
 #define MINIMUM_SIZE (UINT64_C(1) << 20)
-#define GRANULE ISTI_GRANULE
 #define PAGE ISTI_PAGE
 
 struct isti_heap {
@@ -142,29 +141,24 @@ void isti_limits_read(void) {
 uint64_t isti_heap_wanted(void) { return atomic_load_explicit(&wanted_size, memory_order_relaxed); }
 
 static int reserve(struct isti_heap *h, struct isti_domain *d, size_t size) {
-    size_t granules = size / GRANULE * sizeof(uint32_t), pages = size / PAGE * sizeof(uint32_t);
-    const int writable = PROT_READ | PROT_WRITE, table = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    const int writable = PROT_READ | PROT_WRITE;
     void *base = isti_os.mmap(NULL, size, writable, MAP_SHARED | MAP_NORESERVE, h->fd, (off_t)(d->window * d->window_size));
     if (base == MAP_FAILED)
         return -ENOMEM;
-    void *tables = isti_os.mmap(NULL, granules + pages, writable, table, -1, 0);
-    if (tables == MAP_FAILED) {
+    h->window.base = base;
+    h->window.size = size;
+    if (isti_window_tables(&h->window) != 0) {
         isti_os.munmap(base, size);
         return -ENOMEM;
     }
     /* Not into core dumps: the kernel would read the whole window for one, and reading a hole of a memfd commits it. A system that doesn't
      * know the advice dumps more than anybody wants; no reason to do without a heap. */
     isti_os.madvise(base, size, MADV_DONTDUMP);
-    isti_os.madvise(tables, granules + pages, MADV_DONTDUMP);
-    h->window.base = base;
-    h->window.size = size;
-    h->window.granules = tables;
-    h->window.pages = (_Atomic(uint32_t) *)((char *)tables + granules);
     return 0;
 }
 
 static void unreserve(struct isti_heap *h) {
-    isti_os.munmap((void *)h->window.granules, h->window.size / GRANULE * sizeof(uint32_t) + h->window.size / PAGE * sizeof(uint32_t));
+    isti_window_drop_tables(&h->window);
     isti_os.munmap(h->window.base, h->window.size);
 }
 
@@ -240,6 +234,7 @@ static int open_heap(struct isti_heap **out) {
         else {
             h->domain->window_mapped = h->window.size;
             atomic_store_explicit(&h->domain->window_base, h->window.base, memory_order_release); /* pairs with isti_window_base */
+            isti_window_list(&h->window);
             atomic_store_explicit(&current, h, memory_order_release); /* pairs with the acquire of every entry */
         }
     }
@@ -253,31 +248,6 @@ static struct isti_heap *live_heap(void) {
     /* acquire: pairs with open_heap's release; the fields are constant afterwards */
     struct isti_heap *h = atomic_load_explicit(&current, memory_order_acquire);
     return h != NULL && !dead(h) ? h : NULL;
-}
-
-/* ---- addresses */
-
-uint32_t isti_address_get(const void *block) {
-    const struct isti_heap *h = live_heap();
-    if (h == NULL || !isti_window_contains(&h->window, block) || (uintptr_t)block % GRANULE != 0)
-        return 0;
-    /* relaxed: the caller checks it against the slot, whose state it acquires */
-    return atomic_load_explicit(isti_window_entry(&h->window, block), memory_order_relaxed);
-}
-
-void isti_address_forget(const void *block, uint32_t index) {
-    const struct isti_heap *h = live_heap();
-    if (h == NULL || !isti_window_contains(&h->window, block))
-        return;
-    uint32_t own = index + 1;
-    /* relaxed: the caller holds what keeps the block from being another's */
-    atomic_compare_exchange_strong_explicit(isti_window_entry(&h->window, block), &own, 0, memory_order_relaxed, memory_order_relaxed);
-}
-
-void isti_address_replace(const void *block, uint32_t index) {
-    const struct isti_heap *h = live_heap();
-    if (h != NULL && isti_window_contains(&h->window, block))
-        isti_window_enter(&h->window, block, index);
 }
 
 /* ---- blocks */
@@ -356,6 +326,21 @@ void isti_heap_free_slow(void *block, size_t size) {
     struct isti_heap *h = live_heap();
     if (h != NULL)
         isti_window_free(&h->window, block, size);
+}
+
+bool isti_heap_resize(void *block, size_t size, size_t wanted) {
+    const struct isti_heap *h = live_heap();
+    /* H2: a block of the parent's isn't known to the child's arena. And what is cut off can be another thread's before it is poisoned */
+    if (h == NULL || !isti_window_contains(&h->window, block) || wanted > h->window.size || (ISTI_POISONS && wanted < size))
+        return false;
+    const size_t rounded = isti_heap_rounded(wanted);
+    if (ist_je_xallocx(block, rounded, 0, 0) != ist_je_nallocx(rounded, 0))
+        return false; /* the block's class must be that of its size: it is freed by that */
+    isti_unpoison(block, wanted);
+    isti_poison((char *)block + wanted, rounded - wanted);
+    if (wanted < size)
+        isti_housekeeper_dirty();
+    return true;
 }
 
 void isti_heap_give_back(void *block, size_t size) {

@@ -14,12 +14,15 @@
 #define ISTI_PAGE 4096u /* of the address table, whatever the machine's is */
 #define ISTI_SIZED_FREE 4096u /* up to here jemalloc has a table from sizes to classes; beyond, looking the block up is faster */
 
-/* The part of a heap that create and release need inline; constant once the heap is open. */
+/* A mapped window and its tables of addresses (address.c): the part of a heap that create and release need inline. Constant once it is
+ * listed, which a heap's is when it is open. */
 struct isti_window {
     char *base;
     size_t size;
     _Atomic(uint32_t) *granules; /* by address / 64: blocks that don't begin on a page */
     _Atomic(uint32_t) *pages;    /* by address / 4,096: blocks that do */
+    uint32_t epoch;              /* of the memory, when it was mapped */
+    struct isti_window *next;    /* of all mapped windows */
 };
 
 static inline bool isti_window_contains(const struct isti_window *w, const void *p) { return (uintptr_t)p - (uintptr_t)w->base < w->size; }
@@ -81,9 +84,8 @@ static inline void isti_heap_free(struct isti_thread *t, void *block, size_t siz
         isti_heap_free_slow(block, size);
 }
 
-/* The table entry of a block: taken away if it is still slot `index`'s; made slot `index`'s. Blocks outside our window have none. */
-void isti_address_forget(const void *block, uint32_t index);
-void isti_address_replace(const void *block, uint32_t index);
+/* Tries to make a block of `size` bytes one of `wanted` where it is; false: it can't be, or isn't of this process's heap. */
+bool isti_heap_resize(void *block, size_t size, size_t wanted);
 
 /* A published block that nobody holds any more goes back to the heap, from whatever thread. */
 void isti_heap_give_back(void *block, size_t size);
@@ -97,8 +99,23 @@ extern struct isti_limits isti_limits;
 void isti_limits_read(void);
 uint64_t isti_heap_wanted(void); /* bytes; 0: the default */
 
+/* ---- address.c */
+
+/* Makes the tables of a window whose base and size are set: 0 or -ENOMEM; and takes them away. */
+int isti_window_tables(struct isti_window *w);
+void isti_window_drop_tables(struct isti_window *w);
+/* From now on addresses in it are found. It stays for ever. */
+void isti_window_list(struct isti_window *w);
+/* The same for the mapping of another process's window; without memory for its tables it stays unlisted. */
+void isti_window_list_others(char *base, size_t size);
 /* index + 1 of the slot whose data begins at `block`, 0: none. */
 uint32_t isti_address_get(const void *block);
+/* The same of the last block that begins at `address` or below it; whether it reaches so far is the caller's to find out. Takes a step per
+ * page, once it is 16 KiB below. */
+uint32_t isti_address_below(const void *address, const void **block);
+/* The table entry of a block: taken away if it is still slot `index`'s; made slot `index`'s. Blocks in no listed window have none. */
+void isti_address_forget(const void *block, uint32_t index);
+void isti_address_replace(const void *block, uint32_t index);
 
 /* Lets jemalloc give pages back whose time has come; true: there are more to come. */
 bool isti_heap_decay(void);

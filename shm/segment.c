@@ -331,24 +331,45 @@ int ist_segment_acquire(const ist_token *token, ist_segment *out) {
     return isti_descriptor_acquire(d, index, generation, out);
 }
 
+/* Adds an owner to the segment of slot entry - 1, if its data is at `block` and goes on for `inside` bytes, so that there is one more at
+ * it. -ESTALE: not so; -EAGAIN: it has just changed. Whoever isn't wanted gets no owner, not even for a moment: that could fail a freeze. */
+static int acquire_entry(uint32_t entry, const void *block, size_t inside, ist_segment *out) {
+    ist_slot *slot = entry == 0 ? NULL : isti_slab_slot(entry - 1);
+    if (slot == NULL)
+        return -ESTALE;
+    /* acquire: pairs with create's release store, so that the data read next belongs to this generation or a later one; a later one makes
+     * isti_slot_add_owner's exchange fail */
+    uint64_t state = atomic_load_explicit(&slot->state, memory_order_acquire);
+    if ((state & IST_EXCLUSIVE) != 0)
+        return -EAGAIN; /* a few instructions of freeze, make_writable or resize, which then tell */
+    if (isti_owners(state) == 0 || atomic_load_explicit(&slot->data, memory_order_relaxed) != block ||
+        (inside != 0 && inside >= atomic_load_explicit(&slot->size, memory_order_relaxed)))
+        return -ESTALE;
+    int error = isti_slot_add_owner(slot, state, isti_generation(state), out);
+    return error == -ESTALE ? -EAGAIN : error; /* it ended, or make_writable gave it another generation: the next look tells */
+}
+
 int ist_segment_acquire_address(const void *data, ist_segment *out) {
-    for (;;) {
-        uint32_t entry = isti_address_get(data);
-        ist_slot *slot = entry == 0 ? NULL : isti_slab_slot(entry - 1);
-        if (slot == NULL)
-            return -ESTALE;
-        /* acquire: pairs with create's release store, so that the data read next belongs to this generation or a later one; a later one
-         * makes isti_slot_add_owner's exchange fail */
-        uint64_t state = atomic_load_explicit(&slot->state, memory_order_acquire);
-        if ((state & IST_EXCLUSIVE) != 0)
-            continue; /* a few instructions of freeze or make_writable, which then tell */
-        if (isti_owners(state) == 0 || atomic_load_explicit(&slot->data, memory_order_relaxed) != data)
-            return -ESTALE;
-        int error = isti_slot_add_owner(slot, state, isti_generation(state), out);
-        if (error != -ESTALE)
-            return error;
-        /* it ended, or make_writable gave it another generation: the next look tells */
-    }
+    int error;
+    while ((error = acquire_entry(isti_address_get(data), data, 0, out)) == -EAGAIN)
+        ;
+    return error;
+}
+
+int ist_segment_at_address(const void *address, ist_segment *out) {
+    const void *block = address;
+    int error;
+    do {
+        uint32_t entry = isti_address_below(address, &block);
+        error = acquire_entry(entry, block, (size_t)((uintptr_t)address - (uintptr_t)block), out);
+    } while (error == -EAGAIN);
+    return error;
+}
+
+int ist_segment_resize(ist_segment s, size_t size) {
+    if (size > PTRDIFF_MAX)
+        return -EINVAL;
+    return isti_segment_resize(s, size);
 }
 
 int ist_segment_freeze(ist_segment s) { return isti_segment_exclusive(&s, true); }

@@ -78,7 +78,8 @@ static char *map_window(struct isti_domain *d, uint32_t w, bool readonly) {
     if (!atomic_compare_exchange_strong_explicit(&d->mapped[readonly][w], &none, base, memory_order_acq_rel, memory_order_acquire)) {
         isti_os.munmap(base, d->window_size);
         base = none;
-    }
+    } else if (!readonly) /* what is acquired has its address in the writable mapping */
+        isti_window_list_others(base, d->window_size);
     return base;
 }
 

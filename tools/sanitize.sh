@@ -20,8 +20,8 @@ asan() {
   local asan=abort_on_error=0:allocator_may_return_null=1:detect_stack_use_after_return=0
   setup_tools test
   setup_python
-  setup_build asan -DISTHMUS_BUILD_TESTS=ON
   require_pytest
+  setup_build asan -DISTHMUS_BUILD_TESTS=ON
   results_begin asan
   # A leak reported inside a Criterion test does not fail it: the plain programs are the gate.
   ASAN_OPTIONS=$asan:detect_leaks=0 run_c_tests asan "$BUILD/tests/c" crit

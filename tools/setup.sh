@@ -61,8 +61,18 @@ setup_tools() {
   "$ROOT/tools/jemalloc.sh" >/dev/null || exit 1
 }
 
-setup_build() { build_in "$ROOT/build/$1-$TAG" "$1" "-DISTHMUS_PYTHON=$PYTHON" "${@:2}"; }
+setup_build() { build_in "$ROOT/build/$1-$TAG" "$1" "-DISTHMUS_PYTHON=$PYTHON" "$(numpy_headers)" "${@:2}"; }
 setup_c_build() { build_in "$ROOT/build/$1-c" "$1" "${@:2}"; }
+
+# The argument that says where numpy's headers are: the virtual environment's, or else the Python's own. Without them isthmus has no
+# numpy_allocator().
+numpy_headers() {
+  local python found=
+  for python in "$ROOT/build/venv-$TAG/bin/python" "$PYTHON"; do
+    if found=$("$python" -c 'import numpy; print(numpy.get_include())' 2>/dev/null); then break; fi
+  done
+  echo "-DISTHMUS_NUMPY_INCLUDE=$found"
+}
 
 # build_in FOLDER PRESET ARGUMENT...: quiet, unless it takes long or fails.
 build_in() {

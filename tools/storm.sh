@@ -12,8 +12,8 @@ seconds=${1:-180}
 export ISTHMUS_TEST_SECONDS=$((seconds * 2 + 300))
 setup_tools test
 setup_python
-setup_build dev -DISTHMUS_BUILD_TESTS=ON
 require_pytest
+setup_build dev -DISTHMUS_BUILD_TESTS=ON
 export PYTHONPATH=$BUILD/python
 cd "$ROOT"
 

@@ -23,7 +23,7 @@ mapfile -t scripts < <(files run .ci/run '*.sh')
 
 warnings() { # warnings COMPILER COMPILER++
   build_in "$ROOT/build/check-$1" dev -DCMAKE_C_COMPILER="$1" -DCMAKE_CXX_COMPILER="$2" -DISTHMUS_WERROR=ON \
-    -DISTHMUS_BUILD_TESTS=ON -DISTHMUS_BUILD_BENCH=ON "-DISTHMUS_PYTHON=$PYTHON"
+    -DISTHMUS_BUILD_TESTS=ON -DISTHMUS_BUILD_BENCH=ON "-DISTHMUS_PYTHON=$PYTHON" "$(numpy_headers)"
 }
 
 types() {

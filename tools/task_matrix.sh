@@ -15,8 +15,8 @@ marked() { # the marked tests with PYTHON, run by $1
 
 on_host() {
   PYTHON=$1 TAG=$(python_tag "$1")
-  setup_build dev -DISTHMUS_BUILD_TESTS=OFF
   require_pytest
+  setup_build dev -DISTHMUS_BUILD_TESTS=OFF
   marked "$VENV/bin/python"
 }
 
@@ -25,7 +25,7 @@ in_root() {
   local c_tests=$2
   STAGE=matrix PYTHON=/usr/bin/python$1 TAG=$(python_tag "/usr/bin/python$1")
   "$ROOT/tools/jemalloc.sh" >/dev/null
-  build_in "$ROOT/build/testing-$TAG" dev -DISTHMUS_BUILD_TESTS="$c_tests" "-DISTHMUS_PYTHON=$PYTHON"
+  build_in "$ROOT/build/testing-$TAG" dev -DISTHMUS_BUILD_TESTS="$c_tests" "-DISTHMUS_PYTHON=$PYTHON" "$(numpy_headers)"
   if [[ $c_tests == ON ]]; then run_c_tests testing-C "$BUILD/tests/c" crit plain; fi
   marked "$PYTHON"
 }

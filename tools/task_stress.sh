@@ -10,8 +10,8 @@ export ISTHMUS_STRESS_SECONDS=${ISTHMUS_STRESS_SECONDS:-60}
 export ISTHMUS_TEST_SECONDS=$((ISTHMUS_STRESS_SECONDS * 5 + 300))
 setup_tools test
 setup_python
-setup_build dev -DISTHMUS_BUILD_TESTS=ON
 require_pytest
+setup_build dev -DISTHMUS_BUILD_TESTS=ON
 export PYTHONPATH=$BUILD/python
 cd "$ROOT"
 

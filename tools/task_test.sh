@@ -9,8 +9,8 @@ set -euo pipefail
 
 setup_tools test
 setup_python
+require_pytest # first: it brings numpy, whose headers the build uses
 setup_build dev -DISTHMUS_BUILD_TESTS=ON
-require_pytest
 export PYTHONPATH=$BUILD/python
 cd "$ROOT"
 

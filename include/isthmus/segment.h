@@ -100,8 +100,20 @@ IST_MUST_CHECK IST_API int ist_segment_token(ist_segment s, ist_token *out);
  * wrapped memory of another process), -EINVAL (not a token), -EOVERFLOW (2^31 - 2 owners), -ENOMEM, -EBADMSG. */
 IST_MUST_CHECK IST_API int ist_segment_acquire(const ist_token *token, ist_segment *out);
 
-/* Adds an owner to the live heap segment whose first byte is at `data`. Errors: -ESTALE if there is none. */
+/* Adds an owner to the live heap segment whose first byte is at `data`, in constant time. Errors: -ESTALE if there is none, -EOVERFLOW. */
 IST_MUST_CHECK IST_API int ist_segment_acquire_address(const void *data, ist_segment *out);
+
+/* Adds an owner to the live heap segment in which `address` lies: begin <= address < begin + size, or at its begin if it has no bytes.
+ * Also if it came from another process's heap, but not by the address of ist_segment_data_readonly (process.h).
+ * Ownership: *out is one reference. It takes a step for every page between the begin and the address.
+ * Errors: -ESTALE if there is none, -EOVERFLOW. */
+IST_MUST_CHECK IST_API int ist_segment_at_address(const void *address, ist_segment *out);
+
+/* Gives the segment another size without moving it, where its block has the room; bytes that are added have any value. The caller must be
+ * the only owner, and the segment never published: nobody else may find it shorter than it was.
+ * Errors: -EBUSY (other owners; published; frozen), -ENOSPC (not in place: create, copy, release), -EINVAL (size > PTRDIFF_MAX; not of the
+ * heap), -ESTALE (the reference is gone). */
+IST_MUST_CHECK IST_API int ist_segment_resize(ist_segment s, size_t size);
 
 /* Makes the segment read-only for ever. The caller must be the only owner, and tells by this that nobody writes through pointers it
  * gave out. Exactly one of a freeze and a concurrent acquire wins; an acquire that wins makes this fail.

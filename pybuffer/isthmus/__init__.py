@@ -49,6 +49,8 @@ _lazy = {
     "BrokenWorkerPool": "pool",
     "Future": "pool",
     "WorkerPool": "pool",
+    "install_numpy_allocator": "_numpy",
+    "numpy_allocator": "_numpy",
     "pickle_by_value": "_pickle",
 }
 
@@ -74,7 +76,9 @@ __all__ = [
     "get_cmake_dir",
     "get_include",
     "get_library_dir",
+    "install_numpy_allocator",
     "is_shared",
+    "numpy_allocator",
     "pickle_by_value",
     "segments",
     "set_pickle_lease",

@@ -21,6 +21,8 @@ from ._core import sweep as sweep
 from ._core import unpublish as unpublish
 from ._core import zeros as zeros
 from ._core import zeros_like as zeros_like
+from ._numpy import install_numpy_allocator as install_numpy_allocator
+from ._numpy import numpy_allocator as numpy_allocator
 from ._pickle import pickle_by_value as pickle_by_value
 from .pool import BrokenWorkerPool as BrokenWorkerPool
 from .pool import Future as Future
@@ -48,7 +50,9 @@ __all__ = [
     "get_cmake_dir",
     "get_include",
     "get_library_dir",
+    "install_numpy_allocator",
     "is_shared",
+    "numpy_allocator",
     "pickle_by_value",
     "segments",
     "set_pickle_lease",

@@ -89,10 +89,10 @@ def _lies_in(obj: Any, lent: Sequence[SharedArray[Any]]) -> SharedArray[Any] | N
     return cast("SharedArray[Any]", flat.view(obj.dtype.str).reshape(obj.shape))
 
 
-def write_frame(payload: bytes, arrays: Arrays) -> tuple[bytes, bytes]:
-    """What goes to another process, and its first part: the arrays, pickled, so each under a lease until it is read."""
+def write_frame(payload: bytes, arrays: Arrays, head: bytes = b"") -> tuple[bytes, bytes]:
+    """What goes to another process after `head`, and its first part: the arrays, pickled, so each under a lease until it is read."""
     pickled = pickle.dumps(arrays, 5) if arrays else _NO_ARRAYS
-    return pickled + payload, pickled
+    return b"".join((head, pickled, payload)), pickled
 
 
 def read_frame(file: BinaryIO) -> tuple[BinaryIO, Arrays]:

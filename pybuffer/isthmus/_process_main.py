@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import select
@@ -11,7 +12,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
-from . import _payload, _worker
+from . import _numpy, _payload, _worker
 from ._core import SharedArray, stats
 
 __all__ = ["COPIED", "PATIENCE", "main"]
@@ -61,15 +62,18 @@ def _answer(calls: list[bytes], main_by_value: bool) -> bytes:
         return _payload.dumps(obj, main_by_value, ndarrays_shared=True, lent=lent)
 
     def load() -> Any:
-        unpickler = _Unpickler(*_payload.read_frame(io.BytesIO(calls.pop())))
+        file = io.BytesIO(calls.pop())
+        allocator.enter_context(_numpy.as_submitted(file.read(1) == b"\1"))  # here, so that a failure is told
+        unpickler = _Unpickler(*_payload.read_frame(file))
         unpickler.lent = lent
         return unpickler.load()
 
     before = stats()["bytes_copied"]
-    try:
-        frame = _payload.write_frame(*_worker.answer(load, dump))[0]
-    except Exception as error:  # an array that can't be sent
-        frame = _payload.write_frame(*_worker.failure(error, dump))[0]
+    with contextlib.ExitStack() as allocator:
+        try:
+            frame = _payload.write_frame(*_worker.answer(load, dump))[0]
+        except Exception as error:  # an array that can't be sent
+            frame = _payload.write_frame(*_worker.failure(error, dump))[0]
     return (stats()["bytes_copied"] - before).to_bytes(COPIED, "little") + frame
 
 

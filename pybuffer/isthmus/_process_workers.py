@@ -27,13 +27,14 @@ from multiprocessing import resource_tracker, util
 from multiprocessing.connection import Connection
 from typing import Any
 
-from . import _crew, _payload, _process_main, _remote
+from . import _crew, _numpy, _payload, _process_main, _remote
 from ._core import _count_copied, sweep
 
 __all__ = ["ProcessKind"]
 
 _log = logging.getLogger("isthmus")
 _spawn = multiprocessing.get_context("spawn")
+_Call = tuple[bool, bytes]  # whether under numpy_allocator(), and the pickled call
 
 
 def _pidfd(pid: int | None) -> int:
@@ -95,11 +96,13 @@ class ProcessEngine(_crew.Engine):
         if wanted is not None:
             self.send_signal(wanted)
 
-    def call(self, payload: bytes, arrays: _payload.Arrays) -> tuple[bool, Any]:
+    def call(self, payload: _Call, arrays: _payload.Arrays) -> tuple[bool, Any]:
         leased = b""
         try:
-            frame, leased = _payload.write_frame(payload, arrays)
+            installed, pickled = payload
+            frame, leased = _payload.write_frame(pickled, arrays, bytes([installed]))
             self._send(frame)
+            del pickled
             del frame
             reply = io.BytesIO(self._receive())
             _count_copied(int.from_bytes(reply.read(_process_main.COPIED), "little"))
@@ -206,8 +209,9 @@ class ProcessKind(_crew.Kind):
         self._main_by_value = _remote.main_source() is None
         _stop_before_multiprocessing()
 
-    def pack(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, _payload.Arrays]:
-        return _remote.dumps_call((function, args, kwargs), self._main_by_value, ndarrays_shared=True)
+    def pack(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Call, _payload.Arrays]:
+        pickled, arrays = _remote.dumps_call((function, args, kwargs), self._main_by_value, ndarrays_shared=True)
+        return (_numpy.is_installed(), pickled), arrays
 
     def engine(self, name: str) -> ProcessEngine:
         return ProcessEngine(name, self._main_by_value)

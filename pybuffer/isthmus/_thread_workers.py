@@ -6,14 +6,14 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import _crew, _payload
+from . import _crew, _numpy, _payload
 from ._core import WorkerError
 
 __all__ = ["ThreadKind"]
 
 _AGAIN = 0.1  # seconds between two attempts to end what a thread is doing
 
-_Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+_Call = tuple[bool, Callable[..., Any], tuple[Any, ...], dict[str, Any]]  # whether under numpy_allocator(), and what to call
 
 
 class ThreadEngine(_crew.Engine):
@@ -30,9 +30,14 @@ class ThreadEngine(_crew.Engine):
         self.ident = threading.get_ident()
 
     def call(self, payload: _Call, arrays: _payload.Arrays) -> tuple[bool, Any]:
-        outcome: list[tuple[bool, Any]] = []  # emptied by return: an exception's traceback keeps this frame
-        function, args, kwargs = payload
+        calls = [payload]  # emptied by _call: an exception's traceback keeps this frame
         del payload
+        with _numpy.as_submitted(calls[0][0]):
+            return self._call(calls)
+
+    def _call(self, calls: list[_Call]) -> tuple[bool, Any]:
+        outcome: list[tuple[bool, Any]] = []  # emptied by return: an exception's traceback keeps this frame
+        _, function, args, kwargs = calls.pop()
         self.over.clear()
         try:
             with self.lock:
@@ -79,7 +84,7 @@ class ThreadKind(_crew.Kind):
     noun = "worker thread"
 
     def pack(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Call, _payload.Arrays]:
-        return (function, args, kwargs), ()
+        return (_numpy.is_installed(), function, args, kwargs), ()
 
     def engine(self, name: str) -> ThreadEngine:
         return ThreadEngine()

@@ -83,6 +83,45 @@ static long attach_many(void *unused) {
     return (long)test_stats().segments;
 }
 
+/* In a peer: what it holds lies in our window, and is found there by any address as long as it is held. */
+static long peer_finds_it(void *unused) {
+    (void)unused;
+    char *data = ist_segment_data(held);
+    const size_t size = ist_segment_size(held), probes[] = {0, 1, size / 2, size - 1};
+    ist_segment s;
+    CHECK_EQ(ist_heap_size(), 0); /* it has no window of its own */
+    for (size_t i = 0; i < sizeof probes / sizeof *probes; i++) {
+        CHECK_EQ(ist_segment_at_address(data + probes[i], &s), 0);
+        CHECK_EQ(memcmp(&s, &held, sizeof s), 0);
+        ist_segment_release(s);
+    }
+    CHECK_EQ(ist_segment_acquire_address(data, &s), 0);
+    ist_segment_release(s);
+    CHECK_EQ(test_owners(held), 1);
+    CHECK_EQ(ist_segment_at_address(data + size + 64, &s), -ESTALE);
+    ist_segment_release(held);
+    held = (ist_segment){0};
+    CHECK_EQ(ist_segment_at_address(data, &s), -ESTALE);
+    return 0;
+}
+
+Test(descriptor, addresses_in_the_window_of_another_process) {
+    peer p = peer_start();
+    board_tell_home();
+    join(&p);
+    const size_t sizes[] = {2, 64, 5000, 70000, 3 * MIB + 5};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        offer(sizes[i], 1 + i);
+        CHECK_EQ(peer_call(&p, peer_attach, NULL), 0);
+        CHECK_EQ(peer_call(&p, peer_finds_it, NULL), 0);
+        ist_segment s;
+        CHECK_EQ(ist_segment_at_address(ist_segment_data(held), &s), 0); /* here it goes on */
+        ist_segment_release(s);
+        peer_let_go(NULL);
+    }
+    peer_end(&p);
+}
+
 Test(descriptor, attaching_again_and_again) {
     peer p = peer_start();
     offer(100, 3);

@@ -281,6 +281,146 @@ Test(segment, address_finds_the_first_byte_only) {
     CHECK_EQ(address_fails((void *)64), -ESTALE);
 }
 
+static int at_fails(const void *address) {
+    ist_segment untouched = {.generation = 77}, out = untouched;
+    int error = ist_segment_at_address(address, &out);
+    CHECK(memcmp(&out, &untouched, sizeof out) == 0, "*out was written");
+    return error;
+}
+
+static void check_at(ist_segment s, size_t i) {
+    ist_segment t;
+    CHECK_EQ(ist_segment_at_address((char *)ist_segment_data(s) + i, &t), 0);
+    CHECK(memcmp(&s, &t, sizeof s) == 0, "byte %zu", i);
+    CHECK_EQ(test_owners(s), 2);
+    ist_segment_release(t);
+}
+
+Test(segment, any_address_finds_the_segment_around_it) {
+    const size_t sizes[] = {0, 1, 63, 64, 65, 200, 4095, 4096, 4097, 8192, 14336, 16383, 16384, 16385, 70000, 1u << 20, (40u << 20) + 3};
+    enum { SIZES = sizeof sizes / sizeof *sizes };
+    ist_segment s[3][SIZES]; /* neighbours of each size */
+    for (int n = 0; n < 3; n++)
+        for (size_t k = 0; k < SIZES; k++)
+            s[n][k] = test_create(sizes[k], 0);
+    for (size_t k = 0; k < SIZES; k++)
+        ist_segment_release(s[1][k]); /* and a gap between them */
+    for (int n = 0; n < 3; n += 2)
+        for (size_t k = 0; k < SIZES; k++) {
+            check_at(s[n][k], 0);
+            for (size_t i = 0; i < sizes[k]; i += sizes[k] > 70000 ? sizes[k] / 101 : sizes[k] > 5000 ? 31 : 1)
+                check_at(s[n][k], i);
+            if (sizes[k] > 0)
+                check_at(s[n][k], sizes[k] - 1);
+            /* behind the last byte is nothing, or a neighbour's first */
+            ist_segment t;
+            if (ist_segment_at_address((char *)ist_segment_data(s[n][k]) + sizes[k] + (sizes[k] == 0), &t) == 0) {
+                CHECK(ist_segment_data(t) == (char *)ist_segment_data(s[n][k]) + sizes[k]);
+                ist_segment_release(t);
+            }
+        }
+    for (int n = 0; n < 3; n += 2)
+        for (size_t k = 0; k < SIZES; k++) {
+            char *data = ist_segment_data(s[n][k]);
+            CHECK_EQ(test_owners(s[n][k]), 1);
+            ist_segment_release(s[n][k]);
+            CHECK_EQ(at_fails(data), -ESTALE);
+            CHECK_EQ(at_fails(data + sizes[k] / 2), -ESTALE);
+        }
+    static char wrapped[128] __attribute__((aligned(64)));
+    ist_segment w;
+    CHECK_EQ(ist_segment_wrap(wrapped, sizeof wrapped, NULL, NULL, 0, &w), 0);
+    CHECK_EQ(at_fails(wrapped + 5), -ESTALE);
+    ist_segment_release(w);
+    CHECK_EQ(at_fails(NULL), -ESTALE);
+    CHECK_EQ(at_fails((void *)UINTPTR_MAX), -ESTALE);
+}
+
+/* ---- other sizes */
+
+Test(segment, resize_keeps_place_and_content) {
+    for (size_t size = 1; size <= 1u << 20; size = size * 3 + 1) {
+        ist_segment s = test_create(size, 0), found;
+        unsigned char *data = ist_segment_data(s);
+        test_fill(data, size, 7);
+        int grown = ist_segment_resize(s, size + 1); /* in its block, or there is none behind it yet */
+        CHECK(grown == 0 || grown == -ENOSPC);
+        CHECK_EQ(ist_segment_size(s), size + (grown == 0));
+        CHECK(ist_segment_data(s) == data && test_filled(data, size, 7));
+        if (grown == 0) {
+            data[size] = 1;
+            CHECK_EQ(ist_segment_at_address(data + size, &found), 0);
+            ist_segment_release(found);
+        } else
+            CHECK_EQ(at_fails(data + size), -ESTALE);
+        int shrunk = ist_segment_resize(s, size);
+        CHECK(shrunk == 0 || (shrunk == -ENOSPC && TEST_ASAN));
+        CHECK(test_filled(data, size, 7));
+        CHECK_EQ(ist_segment_resize(s, SIZE_MAX), -EINVAL);
+        CHECK_EQ(ist_segment_resize(s, PTRDIFF_MAX), -ENOSPC);
+        CHECK(test_filled(data, size, 7));
+        CHECK_EQ(test_owners(s), 1);
+        ist_segment_release(s);
+    }
+    CHECK_EQ(test_stats().segments, 0);
+}
+
+/* What a block was resized to is what it is freed as: whatever follows must not overlap. */
+Test(segment, resize_leaves_the_heap_in_order) {
+    enum { COUNT = 64 };
+    uint64_t random = test_seed();
+    ist_segment s[COUNT];
+    size_t resized = 0;
+    for (int i = 0; i < COUNT; i++) {
+        s[i] = test_create(1, 0);
+        test_fill(ist_segment_data(s[i]), 1, (uint64_t)i);
+    }
+    for (int step = 0; step < 20000; step++) {
+        int i = (int)(test_random(&random) % COUNT);
+        size_t old = ist_segment_size(s[i]), size = (size_t)(test_random(&random) >> (44 + test_random(&random) % 16));
+        CHECK(test_filled(ist_segment_data(s[i]), old < size ? old : size, (uint64_t)i));
+        if (test_random(&random) % 4 != 0)
+            size = old + size % (old / 8 + 2); /* by a little, as arrays grow */
+        if (size > 4u << 20 || ist_segment_resize(s[i], size) != 0) {
+            ist_segment_release(s[i]);
+            size = size > 4u << 20 ? 100 : size;
+            s[i] = test_create(size, 0);
+        } else
+            resized++;
+        CHECK_EQ(ist_segment_size(s[i]), size);
+        test_fill(ist_segment_data(s[i]), size, (uint64_t)i);
+    }
+    CHECK(resized > 1000, "only %zu in place", resized);
+    for (int i = 0; i < COUNT; i++) {
+        CHECK(test_filled(ist_segment_data(s[i]), ist_segment_size(s[i]), (uint64_t)i));
+        ist_segment_release(s[i]);
+    }
+    CHECK_EQ(test_stats().segments, 0);
+}
+
+Test(segment, resize_is_for_a_sole_owner) {
+    ist_segment s = test_create(100, 0);
+    ist_segment_retain(s);
+    CHECK_EQ(ist_segment_resize(s, 90), -EBUSY);
+    ist_segment_release(s);
+    CHECK_EQ(ist_segment_resize(s, 101), 0);
+    CHECK_EQ(ist_segment_freeze(s), 0);
+    CHECK_EQ(ist_segment_resize(s, 102), -EBUSY);
+    CHECK(ist_segment_is_frozen(s));
+    ist_segment_release(s);
+    CHECK_EQ(ist_segment_resize(s, 100), -ESTALE);
+    s = test_create(100, 0);
+    ist_token token = test_token(s);
+    CHECK_EQ(ist_segment_resize(s, 101), -EBUSY); /* published: other processes were told its length */
+    CHECK_EQ(ist_segment_size(s), 100);
+    ist_segment_release(s);
+    CHECK_EQ(ist_segment_acquire(&token, &s), -ESTALE);
+    static char block[128];
+    CHECK_EQ(ist_segment_wrap(block, sizeof block, NULL, NULL, 0, &s), 0);
+    CHECK_EQ(ist_segment_resize(s, 100), -EINVAL);
+    ist_segment_release(s);
+}
+
 Test(segment, address_of_a_reused_block_is_the_new_segments) {
     for (size_t size = 64; size <= 65536; size *= 4) {
         ist_segment old = test_create(size, 0), hold[3], t;

@@ -61,8 +61,8 @@ def test_numpy_objects() -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    ["", "x", "f3", "f8 ", " f8", "i16", "O", "object", "|O", "T", "f8,O", "<", "<float64", "M8[xs]", "M8[0s]", "M8[s", "m8[2generic]", "S-1",
-     "f8,,i4",
+    ["", "x", "f3", "f8 ", " f8", "i16", "O", "object", "|O", "T", "f8,O", "<", "<float64", "M8[xs]", "M8[0s]", "M8[s", "m8[2generic]",
+     "S-1", "f8,,i4",
      "(2f8", "(-1)f8", "Sx", 8, 1.5, b"f8", object, dict, ("f8",), ("f8", "f4"), [("x",)], [("x", "O")], [("x", "f4", 1, 2)], [(1, "f4")],
      ["f4"], {"names": ["x"]}, {"x": "f4"}, {"x": ("f4",)}, "ü", "f8\0"],
 )  # fmt: skip
