@@ -144,6 +144,7 @@ int array_bool(PyObject *self);
 PyObject *array_repr(PyObject *self);
 PyObject *array_tolist(PyObject *self, PyObject *ignored);
 
+PyObject *array_transfer(PyObject *self, PyObject *ignored);
 extern PyMethodDef reduce_methods[];
 extern PyMethodDef values_methods[];
 extern PyMethodDef ownership_methods[];

@@ -163,7 +163,7 @@ static inline SharedArrayObject *array_root(SharedArrayObject *a) { return a->ro
 /* ---- module.c ------------------------------------------------------------------------------------------------------------------ */
 
 typedef struct core_state {
-    PyTypeObject *array_type, *dtype_type, *worker_type;
+    PyTypeObject *array_type, *dtype_type, *worker_type, *transfer_type;
     PyObject *Error, *SegmentGoneError, *DetachedError, *WorkerError; /* api.md's classes, made in module exec */
     DTypeObject *dtypes[IST_NUMBERS]; /* the native numbers */
     PyObject *known;                  /* dict: spec -> dtype, some of the others */
@@ -310,6 +310,10 @@ void message_free(ist_message *message); /* plain C: no GIL needed */
 int message_init(PyObject *module, core_state *state); /* token(), attach(), __reduce__, _rebuild, set_pickle_lease … */
 void message_report_leases(void); /* logs leases that ran out unloaded since the last time; keeps the exception that is set */
 extern PyMethodDef message_array_methods[]; /* merged into SharedArray's methods by array.c */
+
+/* transfer.c */
+int transfer_init(PyObject *module, core_state *state);
+ist_message *transfer_send(PyObject *transfer); /* its message, once; NULL with an exception */
 
 /* xid.c: CPython's cross-interpreter data, one small file per signature family */
 int xid_register(core_state *state);

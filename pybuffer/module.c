@@ -284,8 +284,9 @@ static int core_exec(PyObject *module) {
     if (state->block == NULL)
         return -1;
     if (errors_init(module, state) < 0 || info_init(module, state) < 0 || dtype_init(module, state) < 0 || array_init(module, state) < 0 ||
-        PyModule_AddFunctions(module, core_functions) < 0 || PyModule_AddFunctions(module, create_functions) < 0 ||
-        PyModule_AddFunctions(module, asarray_functions) < 0 || message_init(module, state) < 0 || worker_init(module, state) < 0)
+        transfer_init(module, state) < 0 || PyModule_AddFunctions(module, core_functions) < 0 ||
+        PyModule_AddFunctions(module, create_functions) < 0 || PyModule_AddFunctions(module, asarray_functions) < 0 ||
+        message_init(module, state) < 0 || worker_init(module, state) < 0)
         return -1;
     return xid_register(state); /* last: from here on arrays may come in */
 }
@@ -297,6 +298,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->array_type);
     Py_VISIT(state->dtype_type);
     Py_VISIT(state->worker_type);
+    Py_VISIT(state->transfer_type);
     Py_VISIT(state->info_type);
     Py_VISIT(state->Error);
     Py_VISIT(state->SegmentGoneError);
@@ -318,6 +320,7 @@ static int core_clear(PyObject *module) {
     Py_CLEAR(state->array_type);
     Py_CLEAR(state->dtype_type);
     Py_CLEAR(state->worker_type);
+    Py_CLEAR(state->transfer_type);
     Py_CLEAR(state->info_type);
     Py_CLEAR(state->Error);
     Py_CLEAR(state->SegmentGoneError);

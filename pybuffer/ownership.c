@@ -197,6 +197,10 @@ PyMethodDef ownership_methods[] = {
      PyDoc_STR(
          "make_writable($self, /)\n--\n\nThe array, writable: itself if it is, or if it is frozen and provably nobody else's (tokens given out before\n"
          "are void then); else a copy.")},
+    {"transfer", array_transfer, METH_NOARGS,
+     PyDoc_STR(
+         "transfer($self, /)\n--\n\nMoves this handle's reference into a one-shot object, which any carrier of arrays takes in the array's stead; the\n"
+         "handle is detached then. Other owners keep theirs. BufferError while memoryviews, ndarrays or a lent address look at the memory.")},
     {"__enter__", array_enter, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)(void (*)(void))array_exit, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},

@@ -436,7 +436,72 @@ static PyObject *array_cast(PyObject *self, PyObject *const *args, Py_ssize_t na
     return view;
 }
 
+/* ---- split ------------------------------------------------------------------------------------------------------------------------- */
+
+/* [begin, end) along an axis, cut off at the ends as a slice is. */
+static PyObject *part_of(SharedArrayObject *a, int axis, Py_ssize_t begin, Py_ssize_t end) {
+    Py_ssize_t shape[IST_MAX_NDIM];
+    const Py_ssize_t length = PySlice_AdjustIndices(ARRAY_SHAPE(a)[axis], &begin, &end, 1);
+    memcpy(shape, ARRAY_SHAPE(a), (size_t)a->ndim * sizeof *shape);
+    shape[axis] = length;
+    char *data = length > 0 ? a->data + begin * ARRAY_STRIDES(a)[axis] : a->data; /* an empty view stays inside the array */
+    return (PyObject *)array_new_view(a, a->dtype, a->ndim, shape, ARRAY_STRIDES(a), data, 0);
+}
+
+static int append_part(PyObject *parts, SharedArrayObject *a, int axis, Py_ssize_t begin, Py_ssize_t end) {
+    PyObject *part = part_of(a, axis, begin, end);
+    int result = part == NULL ? -1 : PyList_Append(parts, part);
+    Py_XDECREF(part);
+    return result;
+}
+
+static PyObject *split_evenly(SharedArrayObject *a, int axis, PyObject *sections) {
+    const Py_ssize_t n = PyNumber_AsSsize_t(sections, PyExc_ValueError), length = ARRAY_SHAPE(a)[axis];
+    if (n == -1 && PyErr_Occurred())
+        return NULL;
+    if (n <= 0 || length % n != 0)
+        return PyErr_Format(PyExc_ValueError, "array split does not result in an equal division: %zd elements into %zd parts", length, n);
+    PyObject *parts = PyList_New(0);
+    for (Py_ssize_t i = 0; parts != NULL && i < n; i++)
+        if (append_part(parts, a, axis, i * (length / n), (i + 1) * (length / n)) < 0)
+            Py_CLEAR(parts);
+    return parts;
+}
+
+static PyObject *split_at(SharedArrayObject *a, int axis, PyObject *indices) {
+    PyObject *items = PySequence_Tuple(indices), *parts = items == NULL ? NULL : PyList_New(0);
+    Py_ssize_t begin = 0;
+    for (Py_ssize_t i = 0; parts != NULL && i <= PyTuple_GET_SIZE(items); i++) {
+        Py_ssize_t end = i < PyTuple_GET_SIZE(items) ? PyNumber_AsSsize_t(PyTuple_GET_ITEM(items, i), NULL) : PY_SSIZE_T_MAX;
+        if ((end == -1 && PyErr_Occurred()) || append_part(parts, a, axis, begin, end) < 0)
+            Py_CLEAR(parts);
+        begin = end;
+    }
+    Py_XDECREF(items);
+    return parts;
+}
+
+static PyObject *array_split(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    static const char *const names[] = {"indices_or_sections", "axis"};
+    static const signature parameters = {"split", 2, 2, 1, names};
+    SharedArrayObject *a = (SharedArrayObject *)self;
+    PyObject *given[2];
+    if (array_check(a) < 0 || bind_arguments(&parameters, args, nargs, kwnames, given) < 0)
+        return NULL;
+    if (a->ndim == 0) {
+        PyErr_SetString(PyExc_ValueError, "split() of an array without dimensions");
+        return NULL;
+    }
+    int axis = given[1] == NULL ? 0 : parse_axis(given[1], a->ndim);
+    if (axis < 0)
+        return NULL;
+    return PyIndex_Check(given[0]) ? split_evenly(a, axis, given[0]) : split_at(a, axis, given[0]);
+}
+
 PyMethodDef shape_methods[] = {
+    {"split", KEYWORDS(array_split),
+     PyDoc_STR("split($self, /, indices_or_sections, axis=0)\n--\n\n"
+               "A list of views that lie side by side along an axis: so many of equal length, or cut at these indices.")},
     {"transpose", array_transpose, METH_VARARGS,
      PyDoc_STR("transpose($self, /, *axes)\n--\n\nA view with the axes in the given order, or reversed.")},
     {"reshape", KEYWORDS(array_reshape),

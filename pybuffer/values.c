@@ -248,14 +248,14 @@ static PyObject *cast_ndarray(PyObject *ndarray, PyObject *dtype, PyObject *copy
     return result;
 }
 
-/* By a memoryview; elements for which there is no format by way of raw bytes, which numpy then sees as what they are. */
+/* By a memoryview; fields, and what has no format, by way of raw bytes, which numpy then sees as what they are. */
 static PyObject *ndarray_of(SharedArrayObject *a) {
     PyObject *numpy = PyImport_ImportModule("numpy"), *ndarray = NULL;
     if (numpy == NULL || array_check(a) < 0) {
         Py_XDECREF(numpy);
         return NULL;
     }
-    PyObject *raw = array_format(a) != NULL && a->dtype->code != IST_STRUCT ? Py_NewRef((PyObject *)a) : NULL;
+    PyObject *raw = array_format(a) != NULL && a->dtype->code != IST_STRUCT && a->dtype->code != IST_VOID ? Py_NewRef((PyObject *)a) : NULL;
     const bool as_raw = raw == NULL;
     if (as_raw) {
         PyErr_Clear();

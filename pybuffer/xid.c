@@ -16,7 +16,11 @@
 
 #if XID_KNOWN
 
-void *xid_send(PyObject *array) { return message_from_array((SharedArrayObject *)array); }
+void *xid_send(PyObject *object) {
+    PyTypeObject *type = Py_TYPE(object); /* registered: one of the two, of this interpreter */
+    core_state *state = (core_state *)PyType_GetModuleState(type);
+    return type == state->transfer_type ? transfer_send(object) : message_from_array((SharedArrayObject *)object);
+}
 
 void xid_free(void *data) { message_free(data); }
 
@@ -44,7 +48,7 @@ int xid_register(core_state *state) {
     const char *wanted = getenv("ISTHMUS_XIDATA");
     if (wanted != NULL && strcmp(wanted, "0") == 0)
         return 0;
-    return xid_register_type(state->array_type);
+    return xid_register_type(state->array_type) < 0 ? -1 : xid_register_type(state->transfer_type);
 }
 
 #else

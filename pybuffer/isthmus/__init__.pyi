@@ -3,6 +3,7 @@ from ._core import Error as Error
 from ._core import SegmentGoneError as SegmentGoneError
 from ._core import SegmentInfo as SegmentInfo
 from ._core import SharedArray as SharedArray
+from ._core import Transfer as Transfer
 from ._core import WorkerError as WorkerError
 from ._core import array as array
 from ._core import asarray as asarray
@@ -36,6 +37,7 @@ __all__ = [
     "SegmentGoneError",
     "SegmentInfo",
     "SharedArray",
+    "Transfer",
     "WorkerError",
     "WorkerPool",
     "array",

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from ._core import SharedArray, _count_copied, array
+from ._core import SharedArray, Transfer, _count_copied, array, dtype
 
 __all__ = ["MAIN_NAMES", "Unpickler", "dumps", "read_frame", "write_frame"]
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 MAIN_NAMES = ("__main__", "__mp_main__")  # the script, and the script as a worker runs it again
 _SHARED_FROM = 1 << 15  # bytes: smaller ndarrays are pickled, which takes less time (one of 64 bytes 1 µs instead of 9; even at 48 KiB)
-_ITEM_SIZES = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8), "c": (8, 16)}  # of dtypes that arrays have
 
 
 def dumps(
@@ -69,10 +68,8 @@ class Unpickler(pickle.Unpickler):
 
 
 def _as_ndarray(arrays: Arrays, lent: list[SharedArray[Any]], number: int, transposed: bool) -> Any:
-    import numpy
-
     lent.append(arrays[number])
-    found = numpy.asarray(arrays[number])
+    found = arrays[number].__array__()
     return found.T if transposed else found
 
 
@@ -86,7 +83,7 @@ def _lies_in(obj: Any, lent: Sequence[SharedArray[Any]]) -> SharedArray[Any] | N
         return None
     start = obj.__array_interface__["data"][0] - first.__array_interface__["data"][0]
     flat = exporter.reshape(-1).view("u1")[start : start + obj.nbytes]
-    return cast("SharedArray[Any]", flat.view(obj.dtype.str).reshape(obj.shape))
+    return cast("SharedArray[Any]", flat.view(obj.dtype).reshape(obj.shape))
 
 
 def write_frame(payload: bytes, arrays: Arrays, head: bytes = b"") -> tuple[bytes, bytes]:
@@ -113,6 +110,19 @@ def _ndarray(number: int, transposed: bool) -> Any:
     return _array(number)
 
 
+def _is_plain(theirs: Any) -> bool:
+    """Whether a numpy dtype arrives as it is: no objects, nobody's own type, no titles or metadata that an array's dtype hasn't."""
+    if theirs.kind in "biufc":
+        return cast("bool", theirs.num < 256 and theirs.metadata is None)
+    if theirs.hasobject or theirs.metadata is not None or (theirs.kind == "V" and theirs.type.__name__ != "void"):
+        return False
+    try:
+        back: Any = dtype(theirs).__numpy_dtype__
+    except (TypeError, ValueError):
+        return False
+    return bool(back == theirs and back.fields == theirs.fields and back.isalignedstruct == theirs.isalignedstruct)
+
+
 class _Collected:
     """What one pickler puts beside its bytes."""
 
@@ -126,6 +136,9 @@ class _Collected:
         if kind is SharedArray:
             self.arrays.append(obj[...])  # the message's own handle: the sender may release its own at once
             return _array, (len(self.arrays) - 1,)
+        if kind is Transfer:
+            self.arrays.append(obj._take())
+            return _array, (len(self.arrays) - 1,)
         if kind.__name__ == "array" and kind.__module__ == "array":
             _count_copied(obj.itemsize * len(obj))
         elif kind.__name__ == "ndarray" and kind.__module__ == "numpy" and self.ndarrays_shared:
@@ -133,12 +146,7 @@ class _Collected:
         return NotImplemented
 
     def _reduce_ndarray(self, obj: Any) -> Any:
-        if (
-            obj.nbytes >= _SHARED_FROM
-            and obj.dtype.kind in "biufc"
-            and obj.dtype.isnative
-            and obj.dtype.itemsize in _ITEM_SIZES[obj.dtype.kind]
-        ):
+        if obj.nbytes >= _SHARED_FROM and _is_plain(obj.dtype):
             transposed = obj.flags.fnc
             plain = obj.T if transposed else obj
             found = _lies_in(plain, self.lent) if self.lent else None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import _crew, _numpy, _payload
-from ._core import WorkerError
+from ._core import Transfer, WorkerError
 
 __all__ = ["ThreadKind"]
 
@@ -84,7 +84,8 @@ class ThreadKind(_crew.Kind):
     noun = "worker thread"
 
     def pack(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Call, _payload.Arrays]:
-        return (_numpy.is_installed(), function, args, kwargs), ()
+        args = tuple(_arrived(value) for value in args)
+        return (_numpy.is_installed(), function, args, {name: _arrived(value) for name, value in kwargs.items()}), ()
 
     def engine(self, name: str) -> ThreadEngine:
         return ThreadEngine()
@@ -93,6 +94,11 @@ class ThreadKind(_crew.Kind):
         busy = list(engines)
         while busy := [engine for engine in busy if engine.interrupt()]:
             busy[0].over.wait(_AGAIN)
+
+
+def _arrived(value: Any) -> Any:
+    """What a transfer arrives as. Inside of other objects, which aren't looked into here, it stays what it is."""
+    return value._take() if type(value) is Transfer else value
 
 
 def _raise_in(ident: int, error: type[BaseException] | None) -> bool:
