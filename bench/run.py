@@ -44,7 +44,7 @@ class Program:
 PROGRAMS = [
     Program("bench_segment", ("P1", "P2"), 9, 3),
     Program("bench_live", ("P13",), 3, 1),
-    Program("bench_array.py", ("P3", "P4"), 7, 2),
+    Program("bench_array.py", ("P3", "P4", "P18"), 7, 2),
     Program("bench_views.py", ("P5",), 5, 2),
     Program("bench_crossing.py", ("P6",), 5, 2),
     Program("bench_import.py", ("P14",), 4, 1),
@@ -102,6 +102,11 @@ TARGETS = [
         15,
         "faster",
     ),
+    Target("P18", "element", "an element read, written, a slice taken, against memoryview's", "≤ 1×", 1.0),
+    Target("P18", "assign", "a[...] = ndarray, 1 KiB … 16 MiB, against numpy's", "≤ 1.1×", 1.1),
+    Target("P18", "assign strided", "the same into a strided view", "≤ 1.5×", 1.5),
+    Target("P18", "copy", "copy(), 1 KiB … 16 MiB, against numpy's", "≤ 1.1×", 1.1),
+    Target("P18", "copy strided", "copy() of a transpose", "≤ 1.5×", 1.5),
     Target("P17", "time", "the longest of these times", "≤ 1 µs", 1e-6, "value"),
     Target("P17", "flat", "the longest of these times against the shortest", "flat (≤ 1.2×)", 1.2, "value"),
 ]

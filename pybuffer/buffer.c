@@ -67,8 +67,13 @@ int array_getbuffer(PyObject *self, Py_buffer *view, int flags) {
     if ((flags | PyBUF_WRITABLE) != PyBUF_FULL && check_request(a, flags) < 0)
         return -1;
     const char *format = NULL;
-    if ((flags & PyBUF_FORMAT) && (array_check(a) < 0 || (format = array_format(a)) == NULL))
-        return -1;
+    if (flags & PyBUF_FORMAT) {
+        const DTypeObject *d = a->dtype;
+        if (d->plain != NULL && a->ndim == 1 && (((uintptr_t)a->data | (uintptr_t)a->dims[1]) & (uintptr_t)(d->alignment - 1)) == 0)
+            format = d->plain; /* most of them */
+        else if (array_check(a) < 0 || (format = array_format(a)) == NULL)
+            return -1;
+    }
     bool readonly = array_readonly(a);
     uint64_t unit = readonly ? HOLD_SHARED : HOLD_WRITER;
     if (hold_enter(a, unit) < 0)

@@ -96,23 +96,50 @@ bool walk_next(walk *w) {
 
 /* ---- moving -------------------------------------------------------------------------------------------------------------------- */
 
-#define MOVE(bytes)                                                                                                                        \
-    for (size_t i = 0; i < n; i++, to += to_stride, from += from_stride)                                                                   \
-    memcpy(to, from, bytes)
+/* `rows` times n elements. */
+typedef struct plane {
+    char *to;
+    const char *from;
+    Py_ssize_t to_stride, from_stride, to_row, from_row;
+    size_t n, rows;
+} plane;
 
-static void move(char *to, Py_ssize_t to_stride, const char *from, Py_ssize_t from_stride, Py_ssize_t itemsize, size_t n) {
-    if (to_stride == itemsize && from_stride == itemsize) {
-        memcpy(to, from, n * (size_t)itemsize);
+/* With the strides in registers, and what is next known before the element before it is written. */
+#define MOVE(bytes)                                                                                                                        \
+    for (size_t r = 0; r < p.rows; r++, p.to += p.to_row, p.from += p.from_row) {                                                          \
+        char *to = p.to;                                                                                                                   \
+        const char *from = p.from;                                                                                                         \
+        const Py_ssize_t to_stride = p.to_stride, from_stride = p.from_stride;                                                             \
+        size_t i = 0;                                                                                                                      \
+        for (; i + 4 <= p.n; i += 4, to += 4 * to_stride, from += 4 * from_stride) {                                                       \
+            memcpy(to, from, bytes);                                                                                                       \
+            memcpy(to + to_stride, from + from_stride, bytes);                                                                             \
+            memcpy(to + 2 * to_stride, from + 2 * from_stride, bytes);                                                                     \
+            memcpy(to + 3 * to_stride, from + 3 * from_stride, bytes);                                                                     \
+        }                                                                                                                                  \
+        for (; i < p.n; i++, to += to_stride, from += from_stride)                                                                         \
+            memcpy(to, from, bytes);                                                                                                       \
+    }                                                                                                                                      \
+    break
+
+static void move_plane(plane p, Py_ssize_t itemsize) {
+    if (p.to_stride == itemsize && p.from_stride == itemsize) {
+        for (size_t r = 0; r < p.rows; r++, p.to += p.to_row, p.from += p.from_row)
+            memcpy(p.to, p.from, p.n * (size_t)itemsize);
         return;
     }
     switch (itemsize) {
-    case 1: MOVE(1); break;
-    case 2: MOVE(2); break;
-    case 4: MOVE(4); break;
-    case 8: MOVE(8); break;
-    case 16: MOVE(16); break;
-    default: MOVE((size_t)itemsize); break;
+    case 1: MOVE(1);
+    case 2: MOVE(2);
+    case 4: MOVE(4);
+    case 8: MOVE(8);
+    case 16: MOVE(16);
+    default: MOVE((size_t)itemsize);
     }
+}
+
+static void move(char *to, Py_ssize_t to_stride, const char *from, Py_ssize_t from_stride, Py_ssize_t itemsize, size_t n) {
+    move_plane((plane){to, from, to_stride, from_stride, 0, 0, n, 1}, itemsize);
 }
 
 void gather(char *to, const char *from, Py_ssize_t stride, Py_ssize_t itemsize, size_t n) { move(to, itemsize, from, stride, itemsize, n); }
@@ -440,9 +467,18 @@ static bool overlap(const strided *a, const strided *b) {
  * alone, but where `whole` items go into memory that is nobody else's yet. */
 static bool is_run(const DTypeObject *to, const DTypeObject *from, bool whole) { return dtype_same(to, from) && (whole || !to->gaps); }
 
+/* Two axes at a time. */
 static void move_walk(walk *w, Py_ssize_t itemsize) {
+    size_t rows = 1;
+    Py_ssize_t to_row = 0, from_row = 0;
+    if (w->ndim > 0) {
+        w->ndim--;
+        rows = (size_t)w->shape[w->ndim];
+        to_row = w->steps[0][w->ndim];
+        from_row = w->steps[1][w->ndim];
+    }
     do
-        move(w->at[0], w->inner[0], w->at[1], w->inner[1], itemsize, w->n);
+        move_plane((plane){w->at[0], w->at[1], w->inner[0], w->inner[1], to_row, from_row, w->n, rows}, itemsize);
     while (walk_next(w));
 }
 

@@ -73,6 +73,7 @@ struct DTypeObject {
     const char *spec;     /* all of it in one text. For those without fields it is str */
     const char *layout;   /* the same without saying which structs were made with align=True: equal dtypes have equal ones */
     char *own[2];         /* where these lie, if they aren't static */
+    const char *plain;    /* native numbers: PEP 3118's format for aligned memory */
     _Atomic(char *) formats[5]; /* PEP 3118's, for memory aligned to 1, 2, 4, 8, 16 bytes; made when asked for, owned */
     Py_ssize_t nfields;   /* structs */
     ist_field *fields;

@@ -18,32 +18,33 @@
 #define KNOWN_MAX 512 /* dtypes; beyond that they are forgotten, and made anew where they come up again */
 
 static const struct {
-    const char *str, *swapped, *name;
+    const char *str, *swapped, *name, *format;
     char kind;
     unsigned char itemsize, alignment;
 } numbers[IST_CLONG + 1] = {
+/* format: as numpy has it, an l that has 8 bytes, else q */
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
 #  define STR(text) ">" text, "<" text
 #else
 #  define STR(text) "<" text, ">" text
 #endif
 #define OF(type) sizeof(type), _Alignof(type)
-    [IST_BOOL] = {"|b1", "|b1", "bool", 'b', 1, 1},
-    [IST_I1] = {"|i1", "|i1", "int8", 'i', 1, 1},
-    [IST_U1] = {"|u1", "|u1", "uint8", 'u', 1, 1},
-    [IST_I2] = {STR("i2"), "int16", 'i', OF(int16_t)},
-    [IST_U2] = {STR("u2"), "uint16", 'u', OF(uint16_t)},
-    [IST_I4] = {STR("i4"), "int32", 'i', OF(int32_t)},
-    [IST_U4] = {STR("u4"), "uint32", 'u', OF(uint32_t)},
-    [IST_I8] = {STR("i8"), "int64", 'i', OF(int64_t)},
-    [IST_U8] = {STR("u8"), "uint64", 'u', OF(uint64_t)},
-    [IST_F2] = {STR("f2"), "float16", 'f', OF(uint16_t)},
-    [IST_F4] = {STR("f4"), "float32", 'f', OF(float)},
-    [IST_F8] = {STR("f8"), "float64", 'f', OF(double)},
-    [IST_C8] = {STR("c8"), "complex64", 'c', OF(float[2])},
-    [IST_C16] = {STR("c16"), "complex128", 'c', OF(double[2])},
-    [IST_LONG] = {STR("f16"), "float128", 'f', OF(long double)},
-    [IST_CLONG] = {STR("c32"), "complex256", 'c', OF(long double[2])},
+    [IST_BOOL] = {"|b1", "|b1", "bool", "?", 'b', 1, 1},
+    [IST_I1] = {"|i1", "|i1", "int8", "b", 'i', 1, 1},
+    [IST_U1] = {"|u1", "|u1", "uint8", "B", 'u', 1, 1},
+    [IST_I2] = {STR("i2"), "int16", "h", 'i', OF(int16_t)},
+    [IST_U2] = {STR("u2"), "uint16", "H", 'u', OF(uint16_t)},
+    [IST_I4] = {STR("i4"), "int32", "i", 'i', OF(int32_t)},
+    [IST_U4] = {STR("u4"), "uint32", "I", 'u', OF(uint32_t)},
+    [IST_I8] = {STR("i8"), "int64", sizeof(long) == 8 ? "l" : "q", 'i', OF(int64_t)},
+    [IST_U8] = {STR("u8"), "uint64", sizeof(long) == 8 ? "L" : "Q", 'u', OF(uint64_t)},
+    [IST_F2] = {STR("f2"), "float16", "e", 'f', OF(uint16_t)},
+    [IST_F4] = {STR("f4"), "float32", "f", 'f', OF(float)},
+    [IST_F8] = {STR("f8"), "float64", "d", 'f', OF(double)},
+    [IST_C8] = {STR("c8"), "complex64", "Zf", 'c', OF(float[2])},
+    [IST_C16] = {STR("c16"), "complex128", "Zd", 'c', OF(double[2])},
+    [IST_LONG] = {STR("f16"), "float128", NULL, 'f', OF(long double)},
+    [IST_CLONG] = {STR("c32"), "complex256", NULL, 'c', OF(long double[2])},
 };
 static_assert(sizeof(long double) == 16, "the strings above say so");
 
@@ -545,6 +546,7 @@ int dtype_init(PyObject *module, core_state *state) {
         if (d == NULL)
             return -1;
         d->str = d->spec = d->layout = numbers[code].str;
+        d->plain = numbers[code].format;
         state->dtypes[code] = d;
         PyObject_GC_Track((PyObject *)d);
     }

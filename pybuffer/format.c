@@ -175,24 +175,8 @@ static int write_format(writer *w, DTypeObject *d, Py_ssize_t alignment) {
 }
 
 const char *dtype_format(DTypeObject *d, Py_ssize_t alignment) {
-    static const char *const plain[IST_NUMBERS] = {
-        [IST_BOOL] = "?",
-        [IST_I1] = "b",
-        [IST_U1] = "B",
-        [IST_I2] = "h",
-        [IST_U2] = "H",
-        [IST_I4] = "i",
-        [IST_U4] = "I",
-        [IST_I8] = sizeof(long) == 8 ? "l" : "q",
-        [IST_U8] = sizeof(long) == 8 ? "L" : "Q",
-        [IST_F2] = "e",
-        [IST_F4] = "f",
-        [IST_F8] = "d",
-        [IST_C8] = "Zf",
-        [IST_C16] = "Zd",
-    };
-    if (dtype_is_native(d) && (alignment & (d->alignment - 1)) == 0)
-        return plain[d->code];
+    if (d->plain != NULL && (alignment & (d->alignment - 1)) == 0)
+        return d->plain;
     size_t at = 0;
     while (at < 4 && alignment % ((Py_ssize_t)2 << at) == 0)
         at++;

@@ -218,7 +218,14 @@ static void selection_clear(selection *s) { Py_XDECREF((PyObject *)s->fields); }
 static PyObject *get_element(SharedArrayObject *a, const char *item) {
     if (hold_enter(a, HOLD_SHARED) < 0)
         return NULL;
-    PyObject *value = dtype_get(a->dtype, item);
+    PyObject *value;
+    double x;
+    if (a->dtype->code == IST_F8 && !a->dtype->swapped) {
+        memcpy(&x, item, sizeof x);
+        value = PyFloat_FromDouble(x);
+    } else {
+        value = dtype_get(a->dtype, item);
+    }
     hold_leave(a, HOLD_SHARED);
     return value;
 }
@@ -271,7 +278,31 @@ PyObject *array_subscript(PyObject *self, PyObject *key) {
 
 /* ---- writing ----------------------------------------------------------------------------------------------------------------------- */
 
+/* The commonest values, which run no Python code; false: it is another. */
+static inline bool convert_plain(const DTypeObject *dtype, char *converted, PyObject *value) {
+    if (dtype->code == IST_F8 && !dtype->swapped && PyFloat_CheckExact(value)) {
+        double x = PyFloat_AS_DOUBLE(value);
+        memcpy(converted, &x, sizeof x);
+        return true;
+    }
+    if (dtype->code == IST_I8 && !dtype->swapped && PyLong_CheckExact(value)) {
+        int overflow;
+        long long x = PyLong_AsLongLongAndOverflow(value, &overflow);
+        memcpy(converted, &x, sizeof x);
+        return overflow == 0;
+    }
+    return false;
+}
+
 static int set_element(SharedArrayObject *a, char *item, PyObject *value) {
+    char plain[8];
+    if (convert_plain(a->dtype, plain, value)) {
+        if (hold_enter(a, HOLD_WRITER) < 0)
+            return -1;
+        memcpy(item, plain, sizeof plain); /* nothing has run since it was seen to be writable */
+        hold_leave(a, HOLD_WRITER);
+        return 0;
+    }
     char few[ITEM_FEW], *converted = item_room(a->dtype, few);
     if (converted == NULL)
         return -1;

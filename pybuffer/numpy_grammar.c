@@ -106,6 +106,8 @@ int code_of_size(char kind, size_t itemsize) {
 }
 
 int code_of_letter(char letter, bool standard) {
+    if (letter == 'd') /* the commonest */
+        return IST_F8;
     for (size_t i = 0; i < sizeof letters / sizeof *letters; i++)
         if (letters[i].letter == letter)
             return code_of_size(letters[i].kind, standard ? letters[i].standard : letters[i].native);

@@ -185,6 +185,11 @@ static int make_arena(struct isti_heap *h) {
     if (mib("arena.0.decay", h->decay_mib, 3, 1, h->arena) != 0 || mib("arena.0.purge", h->purge_mib, 3, 1, h->arena) != 0 ||
         mib("stats.arenas.0.pdirty", h->dirty_mib, 4, 2, h->arena) != 0)
         return -ENOMEM; /* names of this jemalloc: can't fail; the empty arena would stay */
+    /* Else what is freed of 8 MiB or more is purged at once, and the next array of that size pays for its pages again: they wait a second, as
+     * all others do. */
+    size_t oversize_mib[3], never = SIZE_MAX;
+    if (mib("arena.0.oversize_threshold", oversize_mib, 3, 1, h->arena) == 0)
+        ist_je_mallctlbymib(oversize_mib, 3, NULL, NULL, &never, sizeof never);
     return 0;
 }
 
