@@ -1,11 +1,13 @@
 /* test_heap.c: size, limits, exhaustion, zeros and options of the heap (H1, H3, H4). plain_memory has the return of memory by itself. */
 #include "harness.h"
+#include "housekeeper.h"
 #include "os.h"
 
 #include <criterion/criterion.h>
 #include <isthmus/lease.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -366,6 +368,28 @@ static void run_without_housekeeper(void *by_option) {
     ist_collect();
     CHECK(test_stats().mapped < 4 * MIB, "%llu", (unsigned long long)test_stats().mapped);
     CHECK_EQ(test_threads(), 1);
+}
+
+static _Atomic(unsigned) punched;
+static int count_punches(void *address, size_t size, int advice) {
+    if (advice == MADV_REMOVE)
+        atomic_fetch_add_explicit(&punched, 1, memory_order_relaxed); /* relaxed: a count */
+    return madvise(address, size, advice);
+}
+
+/* What is freed waits a second for being used again, however large it is. */
+Test(heap, large_blocks_are_used_again) {
+    ist_segment_release(test_create(64, 0));
+    isti_housekeeper_disable();
+    isti_os.madvise = count_punches;
+    for (int i = 0; i < 20; i++) {
+        ist_segment s = test_create((size_t)32 << 20, 0);
+        *(volatile char *)ist_segment_data(s) = 1;
+        ist_segment_release(s);
+    }
+    CHECK_EQ(atomic_load_explicit(&punched, memory_order_relaxed), 0);
+    ist_collect();
+    CHECK(atomic_load_explicit(&punched, memory_order_relaxed) > 0);
 }
 
 Test(heap, works_without_a_housekeeper) {
