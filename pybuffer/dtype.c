@@ -212,13 +212,20 @@ DTypeObject *dtype_of_shape(core_state *state, DTypeObject *base, int ndim, cons
         all += base->sub_ndim;
         of = base->base;
     }
-    for (int i = 0; i < ndim; i++) {
-        if (shape[i] < 0) {
-            PyErr_Format(PyExc_ValueError, "negative dimensions are not allowed: %zd", shape[i]);
+    if (of->itemsize == 0) {
+        PyErr_Format(PyExc_ValueError, "a sub-array of elements without a length: '%s'", of->str);
+        return NULL;
+    }
+    /* Axes of length 0 apart: whoever goes through the others mustn't be kept busy by numbers that came from outside. */
+    Py_ssize_t others = of->itemsize;
+    for (int i = 0; i < all; i++) {
+        if (lengths[i] < 0) {
+            PyErr_Format(PyExc_ValueError, "negative dimensions are not allowed: %zd", lengths[i]);
             return NULL;
         }
-        if (__builtin_mul_overflow(itemsize, shape[i], &itemsize) || itemsize > DTYPE_ITEMSIZE_MAX)
+        if (__builtin_mul_overflow(others, lengths[i] > 0 ? lengths[i] : 1, &others) || others > DTYPE_ITEMSIZE_MAX)
             return too_long();
+        itemsize *= i < ndim ? lengths[i] : 1;
     }
     if (all > IST_MAX_NDIM) {
         PyErr_Format(PyExc_ValueError, "a sub-array of %d dimensions; at most %d", all, IST_MAX_NDIM);

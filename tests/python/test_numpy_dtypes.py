@@ -87,6 +87,8 @@ def test_dtypes_as_values() -> None:
         ([("a\0b", "i4")], ValueError),
         ("S9999999999", (TypeError, ValueError)),
         ("(100000,100000)f8", ValueError),
+        ("(2,)S", ValueError),
+        ("(0,100000,100000)f8", ValueError),
         ("f8, (" + "2," * 70 + ")f4", TypeError),
     ):
         with pytest.raises(error):
@@ -377,6 +379,36 @@ def test_tokens_and_pickles_carry_the_dtype(rng: Random) -> None:
     with ist.pickle_by_value():
         again = pickle.loads(pickle.dumps(ours[::-1]))
     assert again.dtype == ours.dtype and same(again, theirs[::-1]) and again.segment.id != ours.segment.id
+
+
+def test_specs_from_outside() -> None:
+    """What a token or a pickle may say its elements are: refused, or a dtype; never a crash, nor a long time."""
+    make = ist.dtype._from_spec
+    good = ["<f8", "|S10", "<U3", ">M8[25s]", "(2,3)<f4", "{12;1:x@0:<f4;2:ü@4:>i8}", "{16a;1:x@0:(2)<f4}", "{4}", "(0,3)|V2"]
+    for spec in good:
+        assert make(ist.dtype.__reduce__(make(spec))[1][0]) == make(spec)
+    bad = ["", "<", "f8", "<f9", "?f8", "<M8[", "<M8[0s]", "<M4", "(2<f4", "()<f4", "(2)(3)<f4", "(-1)<f4", "{", "{12", "{12;", "{12;1:x@0:<f4",
+           "{2;1:x@0:<f4}", "{12;1:x@99:<f4}", "{12;9:x@0:<f4}", "{12;1:x@0:<f4;1:x@4:<f4}", "{12;1:x@-1:<f4}", "<f8<f8", "{4}x", "(2)|S0",
+           "(999999999,0)<f8", "(99999,99999)<f8", "(99999999999999999999)<f8", "|S99999999999", "{1;1:\0@0:|u1}", "{9;1:x@0:|O}", "|O8",
+           "(" + "1," * 70 + "1)<f4", "{4;1:x@0:" * 300 + "<f4" + "}" * 300]  # fmt: skip
+    for spec in bad:
+        with pytest.raises(ValueError):
+            make(spec)
+    with pytest.raises(TypeError):
+        make(3)
+
+
+@given(st.sampled_from(["{24;1:x@0:<f4;2:ü@4:(2)>i8}", "{16a;1:x@0:(2,3)|u1;1:y@8:<M8[7ms]}", "(2,3)|S5"]), RANDOM)
+def test_specs_with_changed_bytes(spec: str, rng: Random) -> None:
+    data = bytearray(spec.encode())
+    for _ in range(rng.randint(1, 3)):
+        data[rng.randrange(len(data))] = rng.choice(b"0129{}();:@,<>|a\xff")
+    try:
+        found = ist.dtype._from_spec(data.decode("utf-8", "replace"))
+    except ValueError:
+        return
+    if 0 < found.itemsize < 10_000 and not found.shape:
+        ist.zeros(2, found).tolist()
 
 
 def test_a_dtype_too_long_for_a_name() -> None:
