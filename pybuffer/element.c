@@ -126,7 +126,7 @@ static PyObject *get_text(const DTypeObject *d, const char *item) {
     while (bad < n && points[bad] <= 0x10ffff)
         bad++;
     if (bad < n)
-        PyErr_Format(PyExc_ValueError, "an element of dtype '%s' has a code point of %#lx, beyond Unicode's", d->str,
+        PyErr_Format(PyExc_ValueError, "an element of dtype '%s' has a code point of 0x%lx, beyond Unicode's", d->str,
                      (unsigned long)points[bad]);
     else
         text = PyUnicode_FromKindAndData(PyUnicode_4BYTE_KIND, points, n);
