@@ -133,14 +133,18 @@ static void array_export_release(struct ArrowArray *array) {
 }
 
 static void schema_capsule_end(PyObject *capsule) {
-    struct ArrowSchema *schema = PyCapsule_GetPointer(capsule, SCHEMA);
+    struct ArrowSchema *schema = PyCapsule_IsValid(capsule, SCHEMA) ? PyCapsule_GetPointer(capsule, SCHEMA) : NULL;
+    if (schema == NULL)
+        return; /* renamed by somebody who knows why */
     if (schema->release != NULL)
         schema->release(schema);
     free(schema);
 }
 
 static void array_capsule_end(PyObject *capsule) {
-    struct ArrowArray *array = PyCapsule_GetPointer(capsule, ARRAY);
+    struct ArrowArray *array = PyCapsule_IsValid(capsule, ARRAY) ? PyCapsule_GetPointer(capsule, ARRAY) : NULL;
+    if (array == NULL)
+        return;
     if (array->release != NULL)
         array->release(array);
     free(array);
@@ -251,7 +255,28 @@ static void release_moved(struct ArrowArray *array) {
     free(array);
 }
 
-static void imported_free(void *ctx, void *Py_UNUSED(data), size_t Py_UNUSED(size)) { release_moved(ctx); }
+static void *release_in_thread(void *array) {
+    release_moved(array);
+    return NULL;
+}
+
+/* Whether PyGILState_Ensure would take the GIL of another interpreter than the main one here. Needs no GIL. */
+static bool other_interpreters_thread(void) {
+    PyThreadState *thread = PyGILState_GetThisThreadState();
+    return thread != NULL && PyThreadState_GetInterpreter(thread) != PyInterpreterState_Main();
+}
+
+/* Arrow's rules give release no GIL, and it needs none; but a library that borrowed the memory of a Python object of the main interpreter (pyarrow,
+ * an ndarray's) takes one by PyGILState_Ensure to drop it. In a thread of another interpreter it would get that one's, and free what isn't
+ * that one's: there release gets a thread of its own. Where none can be had the memory stays for ever, which harms nobody. */
+static void imported_free(void *ctx, void *Py_UNUSED(data), size_t Py_UNUSED(size)) {
+    struct ArrowArray *array = ctx;
+    pthread_t thread;
+    if (array->release == array_export_release || !other_interpreters_thread())
+        release_moved(array);
+    else if (pthread_create(&thread, NULL, release_in_thread, array) == 0)
+        pthread_detach(thread);
+}
 
 static int raise_impossible(const char *what) {
     PyErr_Format(PyExc_ValueError, "from_arrow(): the array makes no sense: %s", what);
