@@ -114,12 +114,14 @@ def test_the_memory_outlives_its_array() -> None:
 
 def test_many_threads_export_and_delete() -> None:
     a = ist.zeros((3, 4))
+    done = []
 
     def work() -> None:
         for i in range(500):
             capsule = a.__dlpack__(max_version=(1, 0) if i % 2 else None)
             if i % 3:
                 capsules.delete(capsules.take(capsule))
+        done.append(True)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -127,7 +129,7 @@ def test_many_threads_export_and_delete() -> None:
     for thread in threads:
         thread.join(60)
     gc.collect()
-    assert a.owners == 1
+    assert len(done) == 4 and a.owners == 1
 
 
 POINTER_AND_NAME = ctypes.c_void_p * 2  # of a capsule, behind its object's head
