@@ -30,7 +30,7 @@ static const struct {
 #define LETTERS (sizeof letters / sizeof *letters)
 static const struct {
     char letter;
-    enum ist_unit unit;
+    int unit;
 } units[] = {{'s', UNIT_s}, {'m', UNIT_ms}, {'u', UNIT_us}, {'n', UNIT_ns}};
 #define UNITS (sizeof units / sizeof *units)
 #define FORMAT_SIZE 24
@@ -57,9 +57,9 @@ static DTypeObject *dtype_of_time_format(core_state *state, const char *format) 
         return dtype_of_time(state, IST_DATETIME, UNIT_ms, 1, false);
     if (strcmp(format, "tdD") == 0)
         return refuse_format(format, "days of 32 bits, which datetime64 doesn't have; cast to date64 or int32 first");
-    if (code == IST_DATETIME && format[1] != 's')
+    if (format[1] == 't')
         return refuse_format(format, "a time of day, for which there is no dtype; cast to an integer first");
-    for (size_t i = 0; i < UNITS; i++) {
+    for (size_t i = 0; i < UNITS && (format[1] == 's' || format[1] == 'D'); i++) {
         if (format[2] != units[i].letter)
             continue;
         const char *rest = format + 3;
@@ -105,10 +105,11 @@ static int format_of(const DTypeObject *dtype, char format[FORMAT_SIZE]) {
         PyOS_snprintf(format, FORMAT_SIZE, "w:%zd", dtype->itemsize);
         return 0;
     }
-    PyErr_Format(PyExc_TypeError,
-                 "Arrow has no primitive for '%s': it has integers, floats of 16 to 64 bits, datetime64 and timedelta64 in s, ms, us or ns, all in "
-                 "native byte order, and V%s",
-                 dtype->str, dtype->code == IST_BOOL ? "; a bool has one bit there: use view('u1')" : "");
+    PyErr_Format(
+        PyExc_TypeError,
+        "Arrow has no primitive for '%s': it has integers, floats of 16 to 64 bits, datetime64 and timedelta64 in s, ms, us or ns, all in "
+        "native byte order, and V%s",
+        dtype->str, dtype->code == IST_BOOL ? "; a bool has one bit there: use view('u1')" : "");
     return -1;
 }
 
@@ -204,8 +205,8 @@ static int check_shape(SharedArrayObject *a) {
     const bool flat = a->ndim == 1;
     PyObject *dims = flat ? shape_tuple(1, ARRAY_STRIDES(a)) : shape_tuple(a->ndim, ARRAY_SHAPE(a));
     if (dims != NULL)
-        PyErr_Format(PyExc_BufferError, "an Arrow array has one axis of elements side by side; this array has %s %R%s", flat ? "strides" : "shape",
-                     dims, flat ? ": copy() it" : ": ravel() it");
+        PyErr_Format(PyExc_BufferError, "an Arrow array has one axis of elements side by side; this array has %s %R%s",
+                     flat ? "strides" : "shape", dims, flat ? ": copy() it" : ": ravel() it");
     Py_XDECREF(dims);
     return -1;
 }
@@ -237,12 +238,13 @@ static PyObject *array_arrow_array(PyObject *self, PyObject *const *args, Py_ssi
 
 PyMethodDef arrow_methods[] = {
     {"__arrow_c_array__", KEYWORDS(array_arrow_array),
-     PyDoc_STR("__arrow_c_array__($self, /, requested_schema=None)\n--\n\n"
-               "Capsules of Arrow's C data interface, schema and array, without a copy: what pyarrow.array(a) and polars.Series(a) ask for.\n\n"
-               "For one axis, side by side, of integers, floats, datetime64 and timedelta64 in s to ns, or V; else TypeError or BufferError.\n"
-               "Ownership: the array counts as an owner until it was released, in whatever thread; freeze() raises meanwhile. Arrow takes\n"
-               "arrays for immutable: freeze first what must not change under its reader. NaT goes as the number it is, not as a null.\n"
-               "requested_schema is only a wish in the interface, and would be a copy: it isn't followed.")},
+     PyDoc_STR(
+         "__arrow_c_array__($self, /, requested_schema=None)\n--\n\n"
+         "Capsules of Arrow's C data interface, schema and array, without a copy: what pyarrow.array(a) and polars.Series(a) ask for.\n\n"
+         "For one axis, side by side, of integers, floats, datetime64 and timedelta64 in s to ns, or V; else TypeError or BufferError.\n"
+         "Ownership: the array counts as an owner until it was released, in whatever thread; freeze() raises meanwhile. Arrow takes\n"
+         "arrays for immutable: freeze first what must not change under its reader. NaT goes as the number it is, not as a null.\n"
+         "requested_schema is only a wish in the interface, and would be a copy: it isn't followed.")},
     {"__arrow_c_schema__", array_arrow_schema, METH_NOARGS,
      PyDoc_STR("__arrow_c_schema__($self, /)\n--\n\nThe capsule that says what __arrow_c_array__ would give.")},
     {NULL, NULL, 0, NULL},
@@ -312,11 +314,12 @@ static int check_array(const struct ArrowSchema *schema, const struct ArrowArray
     if (values == NULL && array->length > 0)
         return raise_impossible("elements, but no memory");
     *start = (char *)(uintptr_t)(values == NULL ? nothing : values + skip);
-    const int64_t nulls = array->null_count == 0 || array->buffers[0] == NULL ? 0 : count_nulls(array->buffers[0], array->offset, array->length);
+    const int64_t nulls =
+        array->null_count == 0 || array->buffers[0] == NULL ? 0 : count_nulls(array->buffers[0], array->offset, array->length);
     if (nulls == 0)
         return 0;
-    PyErr_Format(PyExc_ValueError, "from_arrow(): %lld of %lld elements are null, which an array can't say; fill them first", (long long)nulls,
-                 (long long)array->length);
+    PyErr_Format(PyExc_ValueError, "from_arrow(): %lld of %lld elements are null, which an array can't say; fill them first",
+                 (long long)nulls, (long long)array->length);
     return -1;
 }
 
@@ -376,10 +379,11 @@ static PyObject *core_from_arrow(PyObject *module, PyObject *object) {
     if (method == NULL) {
         if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
             PyErr_Clear();
-            PyErr_Format(PyExc_TypeError,
-                         "from_arrow() needs an object with __arrow_c_array__(), or its two capsules, not %.200s (what consists of chunks has one "
-                         "for each, or has to be put together first)",
-                         Py_TYPE(object)->tp_name);
+            PyErr_Format(
+                PyExc_TypeError,
+                "from_arrow() needs an object with __arrow_c_array__(), or its two capsules, not %.200s (what consists of chunks has one "
+                "for each, or has to be put together first)",
+                Py_TYPE(object)->tp_name);
         }
         return NULL;
     }
@@ -391,12 +395,13 @@ static PyObject *core_from_arrow(PyObject *module, PyObject *object) {
 
 PyMethodDef arrow_functions[] = {
     {"from_arrow", core_from_arrow, METH_O,
-     PyDoc_STR("from_arrow($module, x, /)\n--\n\n"
-               "A read-only SharedArray over the memory of an Arrow array: any object with __arrow_c_array__(), or its pair of capsules.\n\n"
-               "Without a copy, for primitives: integers, floats, date64 and timestamps without a time zone (as datetime64), durations\n"
-               "(timedelta64), binary of a fixed size (V). TypeError, naming Arrow's format, for everything else: booleans, which are bits there,\n"
-               "date32, whose 32 bits datetime64 doesn't have, dictionaries, nested types. ValueError if there are nulls.\n\n"
-               "Ownership: the array has taken x's export; its release callback is called once, by the last owner, in whatever thread and\n"
-               "interpreter that is, without a GIL. The memory can't leave the process: send array(x) to others.")},
+     PyDoc_STR(
+         "from_arrow($module, x, /)\n--\n\n"
+         "A read-only SharedArray over the memory of an Arrow array: any object with __arrow_c_array__(), or its pair of capsules.\n\n"
+         "Without a copy, for primitives: integers, floats, date64 and timestamps without a time zone (as datetime64), durations\n"
+         "(timedelta64), binary of a fixed size (V). TypeError, naming Arrow's format, for everything else: booleans, which are bits there,\n"
+         "date32, whose 32 bits datetime64 doesn't have, dictionaries, nested types. ValueError if there are nulls.\n\n"
+         "Ownership: the array has taken x's export; its release callback is called once, by the last owner, in whatever thread and\n"
+         "interpreter that is, without a GIL. The memory can't leave the process: send array(x) to others.")},
     {NULL, NULL, 0, NULL},
 };

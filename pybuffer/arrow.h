@@ -24,7 +24,7 @@ struct ArrowSchema {
 struct ArrowArray {
     int64_t length;
     int64_t null_count; /* -1: not counted */
-    int64_t offset;     /* elements before the first, in every buffer */
+    int64_t offset; /* elements before the first, in every buffer */
     int64_t n_buffers;
     int64_t n_children;
     const void **buffers; /* of a primitive: validity bitmap (NULL: all are valid), values */

@@ -9,8 +9,8 @@
  *   the capsule's destructor calls the deleter <=> nobody has renamed the capsule
  *   what came in is bounded and checked before the capsule is renamed; from then on its deleter is called on every path, once
  */
-#include "array.h"
 #include "dlpack.h"
+#include "array.h"
 
 #include <stdlib.h>
 
@@ -44,7 +44,8 @@ static void capsule_end(PyObject *capsule) {
 }
 
 static int raise_no_type(const DTypeObject *dtype) {
-    PyErr_Format(PyExc_BufferError, "DLPack has bool, integers, floats of 16 to 64 and complex numbers of 64 and 128 bits in native byte order, not '%s'",
+    PyErr_Format(PyExc_BufferError,
+                 "DLPack has bool, integers, floats of 16 to 64 and complex numbers of 64 and 128 bits in native byte order, not '%s'",
                  dtype->str);
     return -1;
 }
@@ -69,7 +70,8 @@ static int fill_dims(SharedArrayObject *a, int64_t *dims) {
         const Py_ssize_t length = ARRAY_SHAPE(a)[i], stride = ARRAY_STRIDES(a)[i];
         const bool used = length > 1 && a->nbytes > 0;
         if (used && stride % itemsize != 0) {
-            PyErr_Format(PyExc_BufferError, "DLPack has strides in elements: %zd bytes on axis %d aren't a multiple of %zd", stride, i, itemsize);
+            PyErr_Format(PyExc_BufferError, "DLPack has strides in elements: %zd bytes on axis %d aren't a multiple of %zd", stride, i,
+                         itemsize);
             return -1;
         }
         dims[i] = length;
@@ -216,12 +218,13 @@ static PyObject *array_dlpack_device(PyObject *self, PyObject *Py_UNUSED(ignored
 
 PyMethodDef dlpack_methods[] = {
     {"__dlpack__", KEYWORDS(array_dlpack),
-     PyDoc_STR("__dlpack__($self, /, *, stream=None, max_version=None, dl_device=None, copy=None)\n--\n\n"
-               "A DLPack capsule of this memory, without a copy: what other libraries' from_dlpack() asks for.\n\n"
-               "Ownership: it counts as an owner until its deleter was called, which may happen in any thread and after the end of this\n"
-               "interpreter; freeze() raises meanwhile. max_version (1, 0) or later: a versioned one, the only kind that can say read-only.\n"
-               "copy=True: of a copy. BufferError for elements, strides, or a device that DLPack or this memory doesn't have, ValueError\n"
-               "for a stream.")},
+     PyDoc_STR(
+         "__dlpack__($self, /, *, stream=None, max_version=None, dl_device=None, copy=None)\n--\n\n"
+         "A DLPack capsule of this memory, without a copy: what other libraries' from_dlpack() asks for.\n\n"
+         "Ownership: it counts as an owner until its deleter was called, which may happen in any thread and after the end of this\n"
+         "interpreter; freeze() raises meanwhile. max_version (1, 0) or later: a versioned one, the only kind that can say read-only.\n"
+         "copy=True: of a copy. BufferError for elements, strides, or a device that DLPack or this memory doesn't have, ValueError\n"
+         "for a stream.")},
     {"__dlpack_device__", array_dlpack_device, METH_NOARGS,
      PyDoc_STR("__dlpack_device__($self, /)\n--\n\nDLPack's number of the device: (1, 0), the CPU.")},
     {NULL, NULL, 0, NULL},
@@ -241,8 +244,8 @@ static DTypeObject *dtype_of(core_state *state, dl_type type) {
             if (state->dtypes[i]->kind == kind && 8 * state->dtypes[i]->itemsize == type.bits)
                 return state->dtypes[i];
     }
-    PyErr_Format(PyExc_BufferError, "from_dlpack(): there is no dtype for DLPack's type code %d with %d bits and %d lanes", type.code, type.bits,
-                 type.lanes);
+    PyErr_Format(PyExc_BufferError, "from_dlpack(): there is no dtype for DLPack's type code %d with %d bits and %d lanes", type.code,
+                 type.bits, type.lanes);
     return NULL;
 }
 
@@ -274,9 +277,10 @@ static int read_dims(const dl_tensor *t, Py_ssize_t itemsize, incoming *in) {
 
 static int read_tensor(core_state *state, const dl_tensor *t, incoming *in) {
     if (t->device.type != DL_CPU) {
-        PyErr_Format(PyExc_BufferError,
-                     "from_dlpack(): the memory is on device (%d, %d), not the CPU's (1, 0); device='cpu' asks its library for a copy there",
-                     t->device.type, t->device.id);
+        PyErr_Format(
+            PyExc_BufferError,
+            "from_dlpack(): the memory is on device (%d, %d), not the CPU's (1, 0); device='cpu' asks its library for a copy there",
+            t->device.type, t->device.id);
         return -1;
     }
     if (t->ndim < 0 || t->ndim > IST_MAX_NDIM) {
@@ -320,7 +324,8 @@ static void call_deleter(void *managed, bool versioned) {
 static PyObject *copy_capsule(core_state *state, PyObject *capsule) {
     const bool versioned = PyCapsule_IsValid(capsule, VERSIONED);
     if (!versioned && !PyCapsule_IsValid(capsule, PLAIN))
-        return PyErr_Format(PyExc_BufferError, "from_dlpack(): __dlpack__() gave %R, not a DLPack capsule that nobody has taken yet", capsule);
+        return PyErr_Format(PyExc_BufferError, "from_dlpack(): __dlpack__() gave %R, not a DLPack capsule that nobody has taken yet",
+                            capsule);
     void *managed = PyCapsule_GetPointer(capsule, versioned ? VERSIONED : PLAIN);
     const dl_tensor *tensor = &((dl_managed *)managed)->tensor;
     if (versioned) {
@@ -365,7 +370,8 @@ static int check_source(PyObject *object) {
     long number = type == NULL ? -1 : PyLong_AsLong(type);
     if (type != NULL && !PyErr_Occurred() && number != DL_CPU)
         PyErr_Format(PyExc_BufferError,
-                     "from_dlpack(): the memory is on device %R, not the CPU's (1, 0); device='cpu' asks its library for a copy there", device);
+                     "from_dlpack(): the memory is on device %R, not the CPU's (1, 0); device='cpu' asks its library for a copy there",
+                     device);
     Py_XDECREF(type);
     Py_DECREF(device);
     return PyErr_Occurred() ? -1 : 0;
@@ -403,8 +409,9 @@ static PyObject *core_from_dlpack(PyObject *module, PyObject *const *args, Py_ss
     if (copy < 0)
         return NULL;
     if (copy == 0) {
-        PyErr_SetString(PyExc_ValueError, "copy=False, but from_dlpack() always copies: what gives the memory back may need an interpreter's GIL. "
-                                          "asarray() shares what is a segment's");
+        PyErr_SetString(PyExc_ValueError,
+                        "copy=False, but from_dlpack() always copies: what gives the memory back may need an interpreter's GIL. "
+                        "asarray() shares what is a segment's");
         return NULL;
     }
     if (!cpu && check_source(given[0]) < 0)
@@ -417,10 +424,11 @@ static PyObject *core_from_dlpack(PyObject *module, PyObject *const *args, Py_ss
 
 PyMethodDef dlpack_functions[] = {
     {"from_dlpack", KEYWORDS(core_from_dlpack),
-     PyDoc_STR("from_dlpack($module, x, /, *, device=None, copy=None)\n--\n\n"
-               "A new SharedArray with the values of any object with __dlpack__().\n\n"
-               "Always copies, in C order: a DLPack deleter may need its interpreter's GIL, and the last owner of an array may be anywhere.\n"
-               "x's memory is given back before this returns. device: None, or 'cpu' to ask x's library for a copy there. ValueError for\n"
-               "copy=False; BufferError for what can't be read: another device, elements there is no dtype for, an impossible tensor.")},
+     PyDoc_STR(
+         "from_dlpack($module, x, /, *, device=None, copy=None)\n--\n\n"
+         "A new SharedArray with the values of any object with __dlpack__().\n\n"
+         "Always copies, in C order: a DLPack deleter may need its interpreter's GIL, and the last owner of an array may be anywhere.\n"
+         "x's memory is given back before this returns. device: None, or 'cpu' to ask x's library for a copy there. ValueError for\n"
+         "copy=False; BufferError for what can't be read: another device, elements there is no dtype for, an impossible tensor.")},
     {NULL, NULL, 0, NULL},
 };

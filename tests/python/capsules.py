@@ -157,7 +157,14 @@ class ArrowProducer:
     """The bytes as an Arrow array of that format; the memory is freed, and overwritten, by release."""
 
     def __init__(
-        self, format: bytes = b"i", values: bytes = b"", length: int = 0, *, validity: bytes | None = None, n_buffers: int = 2, **fields: Any
+        self,
+        format: bytes = b"i",
+        values: bytes = b"",
+        length: int = 0,
+        *,
+        validity: bytes | None = None,
+        n_buffers: int = 2,
+        **fields: Any,
     ) -> None:
         self.values = ctypes.create_string_buffer(values, len(values) + 1)
         self.validity = None if validity is None else ctypes.create_string_buffer(validity, len(validity) + 1)

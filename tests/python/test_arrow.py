@@ -146,11 +146,11 @@ def test_in_no_bitmap_no_nulls() -> None:
 @pytest.mark.parametrize(
     ("format", "text"),
     [
-        ("b", "one bit each"), ("n", "no primitive"), ("u", "no primitive"), ("Z", "no primitive"), ("vu", "no primitive"), ("", "no primitive"),
-        ("ii", "no primitive"), ("d:10,2", "no primitive"), ("tdD", "days of 32 bits"), ("tdx", "time of day"), ("ttm", "time of day"),
-        ("tsn:UTC", "no time zones"), ("tsn", "no primitive"), ("tsx:", "no primitive"), ("tDx", "no primitive"), ("tDnn", "no primitive"),
-        ("tiM", "time of day"), ("t", "no primitive|time of day"), ("w:0", "width"), ("w:", "width"), ("w:5x", "width"), ("w:99999999999", "width"),
-        ("w:-1", "width"), ("+l", "nested"), ("+s", "nested"), ("+w:3", "nested"),
+        ("b", "one bit each"), ("n", "no primitive"), ("u", "no primitive"), ("Z", "no primitive"), ("vu", "no primitive"),
+        ("", "no primitive"), ("ii", "no primitive"), ("d:10,2", "no primitive"), ("tdD", "days of 32 bits"), ("tdx", "no primitive"),
+        ("ttm", "time of day"), ("tsn:UTC", "no time zones"), ("tsn", "no primitive"), ("tsx:", "no primitive"), ("tDx", "no primitive"),
+        ("tDnn", "no primitive"), ("tiM", "no primitive"), ("t", "no primitive"), ("w:0", "width"), ("w:", "width"),
+        ("w:5x", "width"), ("w:99999999999", "width"), ("w:-1", "width"), ("+l", "nested"), ("+s", "nested"), ("+w:3", "nested"),
     ],
 )  # fmt: skip
 def test_in_other_formats(format: str, text: str) -> None:
@@ -308,13 +308,17 @@ def test_out_counts_as_an_owner() -> None:
 def test_out_elements_that_arrow_has_not(dtype: Any) -> None:
     a = ist.zeros(3, dtype)
     for call in (a.__arrow_c_array__, a.__arrow_c_schema__):
-        with pytest.raises(TypeError, match="Arrow has no primitive for '.*'"):
+        with pytest.raises(TypeError, match=r"Arrow has no primitive for '.*'"):
             call()
     assert a.owners == 1
 
 
 def test_out_shapes_that_arrow_has_not() -> None:
-    for a, text in ((ist.zeros((2, 3)), r"shape \(2, 3\): ravel"), (ist.zeros(()), r"shape \(\)"), (ist.zeros(6)[::2], r"strides \(16,\): copy")):
+    for a, text in (
+        (ist.zeros((2, 3)), r"shape \(2, 3\): ravel"),
+        (ist.zeros(()), r"shape \(\)"),
+        (ist.zeros(6)[::2], r"strides \(16,\): copy"),
+    ):
         for call in (a.__arrow_c_array__, a.__arrow_c_schema__):
             with pytest.raises(BufferError, match=text):
                 call()
@@ -368,7 +372,13 @@ def test_many_threads() -> None:
 
 def test_pyarrow_out() -> None:
     pa = pyarrow()
-    for dtype, type_ in (("i4", pa.int32()), ("f2", pa.float16()), ("M8[us]", pa.timestamp("us")), ("m8[s]", pa.duration("s")), ("V3", pa.binary(3))):
+    for dtype, type_ in (
+        ("i4", pa.int32()),
+        ("f2", pa.float16()),
+        ("M8[us]", pa.timestamp("us")),
+        ("m8[s]", pa.duration("s")),
+        ("V3", pa.binary(3)),
+    ):
         a = ist.zeros(4, dtype)
         x = pa.array(a)
         found = x.type, len(x), x.null_count, x.buffers()[1].address

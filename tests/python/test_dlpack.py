@@ -345,7 +345,7 @@ def test_in_axes_without_a_shape() -> None:
 def test_in_once() -> None:
     p = DLPackProducer()
     ist.from_dlpack(p)
-    with pytest.raises(BufferError, match='"used_dltensor_versioned".*not a DLPack capsule that nobody has taken'):
+    with pytest.raises(BufferError, match=r'"used_dltensor_versioned".*not a DLPack capsule that nobody has taken'):
         ist.from_dlpack(p)
     assert len(p.calls) == 1
 
