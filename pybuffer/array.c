@@ -407,6 +407,8 @@ static void merge(void) {
     n = append_methods(n, shape_methods);
     n = append_methods(n, reduce_methods);
     n = append_methods(n, ownership_methods);
+    n = append_methods(n, dlpack_methods);
+    n = append_methods(n, arrow_methods);
     append_methods(n, message_array_methods);
     n = 0;
     for (size_t i = 0; i < sizeof array_attributes / sizeof *array_attributes; i++)

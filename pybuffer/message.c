@@ -305,7 +305,8 @@ static PyObject *raise_gone(core_state *state, int error, const ist_token *token
         PyErr_Format(
             state->SegmentGoneError,
             "segment %u (generation %u) belongs to another process, which is gone or can't be reached from here%s; keep it alive until the "
-            "array was received, or pass the contents (isthmus.pickle_by_value(), or a.tobytes())",
+            "array was received, or pass the contents (isthmus.pickle_by_value(), or a.tobytes()); memory that isn't isthmus's own, as "
+            "from_arrow() makes arrays of, never leaves its process: send isthmus.array(x)",
             index, generation, access("/proc/self/fd", F_OK) != 0 ? ", where no /proc is mounted" : "");
     } else if (error == -ESTALE && pickled) {
         PyErr_Format(state->SegmentGoneError,

@@ -45,7 +45,8 @@ static PyObject *raise_writers(SharedArrayObject *root, uint64_t seen, const cha
 static PyObject *raise_owners(const ist_segment_info *info, const char *what) {
     PyObject *owners = plural(info->owners > 1 ? info->owners - 1u : 0u, "other owner");
     if (owners != NULL) {
-        PyErr_Format(PyExc_BufferError, "%s: %U (arrays in other interpreters, messages and pickles under way count)", what, owners);
+        PyErr_Format(PyExc_BufferError,
+                     "%s: %U (arrays in other interpreters, DLPack and Arrow exports, messages and pickles under way count)", what, owners);
         Py_DECREF(owners);
     }
     return NULL;

@@ -108,6 +108,9 @@ setup_package() {
 # The venv's Python, or the bare one where there could be no venv.
 venv_python() { if [[ -x $VENV/bin/python ]]; then echo "$VENV/bin/python"; else echo "$PYTHON"; fi; }
 
+# pyarrow, pandas and polars, where there are wheels of them for this Python: their tests skip themselves elsewhere.
+want_consumers() { setup_venv consumers 2>/dev/null || say "no pyarrow, pandas and polars for $TAG: their tests are skipped"; }
+
 # Tests that need numpy skip themselves where it is missing; without pytest there is nothing to run.
 require_pytest() {
   setup_venv test && return

@@ -10,6 +10,7 @@ set -euo pipefail
 setup_tools test
 setup_python
 require_pytest # first: it brings numpy, whose headers the build uses
+want_consumers
 setup_build dev -DISTHMUS_BUILD_TESTS=ON
 export PYTHONPATH=$BUILD/python
 cd "$ROOT"

@@ -13,6 +13,8 @@ from ._core import configure as configure
 from ._core import dtype as dtype
 from ._core import empty as empty
 from ._core import empty_like as empty_like
+from ._core import from_arrow as from_arrow
+from ._core import from_dlpack as from_dlpack
 from ._core import full as full
 from ._core import is_shared as is_shared
 from ._core import segments as segments
@@ -48,6 +50,8 @@ __all__ = [
     "dtype",
     "empty",
     "empty_like",
+    "from_arrow",
+    "from_dlpack",
     "full",
     "get_cmake_dir",
     "get_include",
