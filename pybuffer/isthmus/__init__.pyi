@@ -14,6 +14,7 @@ from ._core import empty as empty
 from ._core import empty_like as empty_like
 from ._core import full as full
 from ._core import is_shared as is_shared
+from ._core import memmap as memmap
 from ._core import segments as segments
 from ._core import set_pickle_lease as set_pickle_lease
 from ._core import stats as stats
@@ -52,6 +53,7 @@ __all__ = [
     "get_library_dir",
     "install_numpy_allocator",
     "is_shared",
+    "memmap",
     "numpy_allocator",
     "pickle_by_value",
     "segments",
