@@ -199,13 +199,14 @@ static int parse_elements(core_state *state, PyObject *dtype, PyObject *shape, r
     if (r->dtype == NULL || spread(state, &r->dtype, &r->ndim, r->shape) < 0)
         return -1;
     Py_ssize_t nbytes = shape_bytes(r->ndim, r->shape, r->dtype->itemsize);
-    if (nbytes < 0 || all)
-        return nbytes < 0 ? -1 : 0;
+    if (nbytes < 0)
+        return -1;
     if (nbytes == 0 || nbytes > PY_SSIZE_T_MAX - r->offset) {
-        PyErr_Format(PyExc_ValueError, "%zd bytes at offset %zd can't be mapped: shape %R", nbytes, r->offset, shape);
+        PyErr_Format(PyExc_ValueError, "%zd bytes at offset %zd can't be mapped: shape %R of %R", nbytes, r->offset,
+                     all ? Py_None : shape, dtype == NULL ? Py_None : dtype);
         return -1;
     }
-    r->nbytes = nbytes;
+    r->nbytes = all ? -1 : nbytes;
     return 0;
 }
 
