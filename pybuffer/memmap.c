@@ -2,7 +2,7 @@
  *
  * Relies on: ist_segment_map, which refuses what reaches beyond the end of the file, and remembers which file it is.
  * Invariants: the arguments are checked before the file is touched. A file grows here without ever getting shorter in between, and is cut
- * by mode 'w+' alone, which says so: a mapping that loses its file's end is killed by the next access. In another process the file is mapped
+ * by mode 'w+' alone, and not if a segment of this process would lose its end: the next access would kill the process. In another process the file is mapped
  * only if it is the one that was meant.
  */
 #include "token.h"
@@ -274,12 +274,17 @@ static int extend(int fd, off_t end) {
     return 0;
 }
 
-/* Exactly `end` zeros; what stays of the file isn't cut off even for a moment, where the file system can do that. 0 or an errno. */
-static int renew(int fd, off_t size, off_t end) {
+/* Exactly `end` zeros; what stays of the file isn't cut off even for a moment, where the file system can do that (-EBUSY: it can't, and the
+ * file is mapped). 0 or an errno. */
+static int renew(int fd, off_t size, off_t end, bool mapped) {
     if (size > end && ftruncate(fd, end) != 0)
         return -errno;
-    if (size > 0 && fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, size < end ? size : end) != 0 && ftruncate(fd, 0) != 0)
-        return -errno;
+    if (size > 0 && fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, size < end ? size : end) != 0) {
+        if (mapped)
+            return -EBUSY;
+        if (ftruncate(fd, 0) != 0)
+            return -errno;
+    }
     return extend(fd, end);
 }
 
@@ -318,16 +323,30 @@ static int map_file(request *r, ist_segment *out) {
         PyErr_Format(PyExc_ValueError, "%R has %lld bytes: too few for %zd at offset %zd", r->name, (long long)st.st_size, r->nbytes, r->offset);
         return -1;
     }
+    const uint64_t mapped = r->mode == MODE_NEW && r->path != NULL ? ist_file_mapped(st.st_dev, st.st_ino) : 0;
+    if (mapped > (uint64_t)end) {
+        PyErr_Format(PyExc_BufferError, "mode 'w+' would cut %R to %lld bytes, and this process has it mapped up to byte %llu", r->name,
+                     (long long)end, (unsigned long long)mapped);
+        return -1;
+    }
     const size_t nbytes = (size_t)r->nbytes;
     int error = 0;
     Py_BEGIN_ALLOW_THREADS
     if (r->mode == MODE_NEW && r->path != NULL)
-        error = renew(r->fd, st.st_size, end);
+        error = renew(r->fd, st.st_size, end, mapped > 0);
     else if (st.st_size < end)
         error = extend(r->fd, end);
     if (error == 0)
         error = ist_segment_map(r->fd, (uint64_t)r->offset, nbytes, flags_of[r->mode].map, out);
     Py_END_ALLOW_THREADS
+    if (error == -EINVAL) { /* ist_segment_map looks at the length once more */
+        PyErr_Format(PyExc_ValueError, "%R was cut before its %zd bytes at offset %zd could be mapped", r->name, r->nbytes, r->offset);
+        return -1;
+    }
+    if (error == -EBUSY) {
+        PyErr_Format(PyExc_BufferError, "this process has %R mapped, whose file system can't overwrite it with zeros in place", r->name);
+        return -1;
+    }
     return error == 0 ? 0 : raise_os(error, r->name);
 }
 
@@ -400,7 +419,7 @@ PyMethodDef memmap_functions[] = {
          "mode 'r': read-only. 'r+': writes go to the file, which is made longer if it is too short. 'w+': a file of exactly that\n"
          "length, all zeros, made or overwritten (what has fileno() is only made longer). 'c': writes stay in this process. shape\n"
          "None: all that the file has, which must be a whole number of elements. ValueError for what can't be mapped, OSError with\n"
-         "the filename for what the system refuses.\n\n"
+         "the filename for what the system refuses, BufferError if 'w+' would cut what is mapped here.\n\n"
          "Other processes open the file again, and raise SegmentGoneError if it isn't the same any more (device, inode, length),\n"
          "PermissionError if they may not. While the file is mapped nobody may make it shorter: an access to what was cut off\n"
          "ends the process (SIGBUS), as does a write for which the disk has no room.")},

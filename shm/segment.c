@@ -90,8 +90,44 @@ int ist_segment_wrap(void *data, size_t size, ist_free_fn free, void *ctx, uint3
     return make_wrapped(data, size, IST_KIND_FOREIGN, flags, (struct isti_wrap){.free = free, .ctx = ctx}, out);
 }
 
+static pthread_mutex_t files_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct isti_file *files; /* that are mapped */
+
+static void list_file(struct isti_file *file) {
+    pthread_mutex_lock(&files_lock);
+    file->next = files;
+    file->link = &files;
+    if (files != NULL)
+        files->link = &file->next;
+    files = file;
+    pthread_mutex_unlock(&files_lock);
+}
+
+static void unlist_file(struct isti_file *file) {
+    pthread_mutex_lock(&files_lock);
+    *file->link = file->next;
+    if (file->next != NULL)
+        file->next->link = file->link;
+    pthread_mutex_unlock(&files_lock);
+}
+
+void isti_segment_fork_lock(void) { pthread_mutex_lock(&files_lock); }
+void isti_segment_fork_unlock(void) { pthread_mutex_unlock(&files_lock); }
+
+uint64_t ist_file_mapped(uint64_t device, uint64_t inode) {
+    uint64_t end = 0;
+    if (ist_process_epoch() == 0)
+        return 0;
+    pthread_mutex_lock(&files_lock);
+    for (const struct isti_file *file = files; file != NULL; file = file->next)
+        if (file->device == device && file->inode == inode && file->end > end)
+            end = file->end;
+    pthread_mutex_unlock(&files_lock);
+    return end;
+}
+
 /* Who maps a file knows it by its path as it is now: the kernel's own, without links. Without /proc it has none. */
-static struct isti_file *describe_file(int fd, const struct stat *st, uint64_t offset, uint32_t flags) {
+static struct isti_file *describe_file(int fd, const struct stat *st, uint64_t offset, size_t size, uint32_t flags) {
     char link[64], path[PATH_MAX];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t got = isti_os.readlink(link, path, sizeof path);
@@ -102,6 +138,7 @@ static struct isti_file *describe_file(int fd, const struct stat *st, uint64_t o
     file->device = st->st_dev;
     file->inode = st->st_ino;
     file->offset = offset;
+    file->end = offset + size;
     file->flags = flags;
     memcpy(file->path, path, length);
     return file;
@@ -121,9 +158,15 @@ int ist_segment_map(int fd, uint64_t offset, size_t size, uint32_t flags, ist_se
         isti_os.mmap(NULL, size + lead, protection, (flags & IST_PRIVATE) ? MAP_PRIVATE : MAP_SHARED, fd, (off_t)(offset - lead));
     if (mapping == MAP_FAILED)
         return -errno;
-    struct isti_wrap wrap = {.mapping = mapping, .mapping_size = size + lead, .file = describe_file(fd, &st, offset, flags)};
-    int error = wrap.file == NULL ? -ENOMEM : make_wrapped(mapping + lead, size, IST_KIND_FILE, flags, wrap, out);
+    struct isti_wrap wrap = {.mapping = mapping, .mapping_size = size + lead, .file = describe_file(fd, &st, offset, size, flags)};
+    int error = -ENOMEM;
+    if (wrap.file != NULL) {
+        list_file(wrap.file); /* first: whoever has the segment finds it there */
+        error = make_wrapped(mapping + lead, size, IST_KIND_FILE, flags, wrap, out);
+    }
     if (error != 0) {
+        if (wrap.file != NULL)
+            unlist_file(wrap.file);
         isti_os.free(wrap.file);
         isti_os.munmap(mapping, size + lead);
     }
@@ -172,6 +215,8 @@ static void end_wrapped(ist_slot *slot) {
         isti_os.munmap(wrap->mapping, wrap->mapping_size);
     else if (wrap->free != NULL && wrap->epoch == ist_process_epoch())
         wrap->free(wrap->ctx, data, size);
+    if (wrap->file != NULL && ist_process_epoch() != 0) /* 0: a child without handlers, where another thread may have had the lock */
+        unlist_file(wrap->file);
     isti_os.free(wrap->file);
     isti_os.free(wrap);
 }

@@ -22,7 +22,8 @@ static inline uint32_t isti_desc_generation(uint64_t desc) { return (uint32_t)de
 
 /* Which file a mapping is of: what ist_segment_file tells. */
 struct isti_file {
-    uint64_t device, inode, offset;
+    struct isti_file *next, **link; /* of all of this process, and who points here; under files_lock (segment.c) */
+    uint64_t device, inode, offset, end;
     uint32_t flags; /* ist_segment_map's */
     char path[];    /* "": not known */
 };
@@ -90,6 +91,8 @@ static inline bool isti_slot_is_owned(uint32_t index) {
 /* fork: publishes what is live and isn't, pinned until unpin; false: something couldn't be. Every lock is held. */
 bool isti_segment_fork_publish(void);
 void isti_segment_fork_unpin(void);
+void isti_segment_fork_lock(void); /* of the list of files; a lock behind all others */
+void isti_segment_fork_unlock(void);
 int isti_publish_locked(struct isti_domain *d, struct ist_slot *slot);
 void isti_descriptor_fork_lock(void);
 void isti_descriptor_fork_unlock(void);

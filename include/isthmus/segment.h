@@ -87,6 +87,9 @@ typedef struct ist_file {
 /* The caller owns a reference while it uses *out. Errors: -EINVAL if the segment isn't a file. */
 IST_MUST_CHECK IST_API int ist_segment_file(ist_segment s, ist_file *out);
 
+/* One past the last byte of that file that a segment of this process has mapped, 0: none. A snapshot, for whoever is about to cut a file. */
+IST_API uint64_t ist_file_mapped(uint64_t device, uint64_t inode);
+
 /* Writes a mapped file's changes to it: all of them, or those of the pages of `size` bytes at `offset` of the segment.
  * Blocking: for the disk. Errors: -EINVAL (the segment isn't a file, or ends before), or what msync gives. */
 IST_MUST_CHECK IST_API int ist_segment_sync(ist_segment s);

@@ -222,12 +222,14 @@ Test(map, which_file_it_is) {
         ist_segment_release(s);
         CHECK_EQ(ist_segment_file(t, &file), 0); /* as long as anybody has it */
         CHECK_EQ(strcmp(file.path, path), 0);
+        CHECK_EQ(ist_file_mapped(st.st_dev, st.st_ino), 4597 + i);
         CHECK_EQ(ist_segment_file(t, NULL), -EINVAL);
         ist_segment_release(t);
     }
     unlink(link);
     unlink(path);
     rmdir(folder);
+    CHECK_EQ(ist_file_mapped(st.st_dev, st.st_ino), 0);
     ssize_t (*const replaced[])(const char *, char *, size_t) = {no_link, long_link};
     for (size_t i = 0; i < 2; i++) {
         ist_segment s;
@@ -242,11 +244,42 @@ Test(map, which_file_it_is) {
     close(other);
 }
 
+Test(map, how_far_it_is_mapped) {
+    int fd = make_file(), another = make_file();
+    struct stat st;
+    CHECK_EQ(fstat(fd, &st), 0);
+    enum { COUNT = 20 };
+    ist_segment s[COUNT], foreign;
+    CHECK_EQ(ist_segment_map(another, 0, SIZE, 0, &foreign), 0);
+    uint64_t random = test_seed(), ends[COUNT];
+    for (int i = 0; i < COUNT; i++) {
+        uint64_t offset = test_random(&random) % 10000, size = 1 + test_random(&random) % 10000;
+        CHECK_EQ(ist_segment_map(fd, offset, size, i % 2 ? IST_PRIVATE : IST_READONLY, &s[i]), 0);
+        ends[i] = offset + size;
+    }
+    for (int left = COUNT; left > 0; left--) {
+        uint64_t end = 0;
+        for (int i = 0; i < left; i++)
+            end = ends[i] > end ? ends[i] : end;
+        CHECK_EQ(ist_file_mapped(st.st_dev, st.st_ino), end);
+        CHECK_EQ(ist_file_mapped(st.st_dev + 1, st.st_ino), 0);
+        int gone = (int)(test_random(&random) % (uint64_t)left);
+        ist_segment_release(s[gone]);
+        s[gone] = s[left - 1];
+        ends[gone] = ends[left - 1];
+    }
+    CHECK_EQ(ist_file_mapped(st.st_dev, st.st_ino), 0);
+    ist_segment_release(foreign);
+    close(fd);
+    close(another);
+}
+
 static void child_has_it(void *handle) {
     ist_segment s = *(ist_segment *)handle, t;
     ist_file file;
     CHECK_EQ(ist_segment_file(s, &file), 0);
     CHECK_EQ(file.offset, 100);
+    CHECK_EQ(ist_file_mapped(file.device, file.inode), 5100);
     CHECK_EQ(((unsigned char *)ist_segment_data(s))[1], 'p');
     ((unsigned char *)ist_segment_data(s))[0] = 'c';
     CHECK_EQ(ist_segment_sync(s), 0);
@@ -255,7 +288,9 @@ static void child_has_it(void *handle) {
     CHECK(t.slot == s.slot);
     ist_segment_release(s);
     CHECK_EQ(ist_segment_file(t, &file), 0);
+    const uint64_t device = file.device, inode = file.inode;
     ist_segment_release(t);
+    CHECK_EQ(ist_file_mapped(device, inode), 0);
     CHECK_EQ(test_stats().segments, 0);
 }
 

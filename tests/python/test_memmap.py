@@ -125,6 +125,29 @@ def test_a_new_file_over_one_that_is_mapped(path):
     assert old.min() == old.max() == 3 and set(seen) <= {0, 3, max(content())}
 
 
+def test_what_is_mapped_is_not_cut(path):
+    """Not by this process: the next access would end it."""
+    a, b = ist.memmap(path, shape=SIZE), ist.memmap(path, offset=PAGE, shape=100, mode="c")
+    for size in [1, PAGE, SIZE - 1]:
+        with pytest.raises(BufferError, match=rf"cut '.*data' to {size} bytes, and this process has it mapped up to byte {SIZE}$"):
+            ist.memmap(path, mode="w+", shape=size)
+    assert a.tobytes() == content()
+    with Interpreter() as other:  # counts as well
+        other.run(f"import isthmus as ist; c = ist.memmap({str(path)!r}, offset=5, shape=PAGE)".replace("PAGE", str(2 * PAGE)))
+        a.release()
+        with pytest.raises(BufferError, match=f"to {PAGE} bytes, .* up to byte {2 * PAGE + 5}$"):
+            ist.memmap(path, mode="w+", shape=PAGE)
+        other.run("c.release()")
+    with pytest.raises(BufferError, match=f"up to byte {PAGE + 100}$"):
+        ist.memmap(path, mode="w+", shape=PAGE + 99)
+    assert path.read_bytes() == content()
+    new = ist.memmap(path, mode="w+", shape=PAGE + 100)
+    assert path.stat().st_size == PAGE + 100 and not new.any() and not b.any()
+    b.release()
+    new.release()
+    assert ist.memmap(path, mode="w+", shape=1).size == path.stat().st_size == 1
+
+
 def test_a_file_that_is_too_short_gets_longer(path):
     a = ist.memmap(path, "u1", "r+", offset=100, shape=2 * SIZE)
     assert path.stat().st_size == 100 + 2 * SIZE
