@@ -105,8 +105,8 @@ int file_part_open(core_state *state, const file_part *part, bool readonly, ist_
     else if (error == -ESTALE)
         raise_gone_file(state, name, "was replaced: another file has that name now");
     else if (error == -EINVAL && st.st_mode != 0)
-        PyErr_Format(state->SegmentGoneError, "the file %R was cut: it has %lld bytes, and the array's memory are %zu from byte %llu on", name,
-                     (long long)st.st_size, part->size, (unsigned long long)part->offset);
+        PyErr_Format(state->SegmentGoneError, "the file %R was cut: it has %lld bytes, and the array's memory are %zu from byte %llu on",
+                     name, (long long)st.st_size, part->size, (unsigned long long)part->offset);
     else
         raise_os(error, name);
     Py_DECREF(name);
@@ -121,7 +121,7 @@ static const struct {
     const char *name;
     memmap_mode mode;
 } modes[] = {
-    {"r", MODE_READ},        {"c", MODE_COPY},          {"r+", MODE_UPDATE},        {"w+", MODE_NEW},
+    {"r", MODE_READ},        {"c", MODE_COPY},           {"r+", MODE_UPDATE},        {"w+", MODE_NEW},
     {"readonly", MODE_READ}, {"copyonwrite", MODE_COPY}, {"readwrite", MODE_UPDATE}, {"write", MODE_NEW},
 };
 
@@ -202,8 +202,8 @@ static int parse_elements(core_state *state, PyObject *dtype, PyObject *shape, r
     if (nbytes < 0)
         return -1;
     if (nbytes == 0 || nbytes > PY_SSIZE_T_MAX - r->offset) {
-        PyErr_Format(PyExc_ValueError, "%zd bytes at offset %zd can't be mapped: shape %R of %R", nbytes, r->offset,
-                     all ? Py_None : shape, dtype == NULL ? Py_None : dtype);
+        PyErr_Format(PyExc_ValueError, "%zd bytes at offset %zd can't be mapped: shape %R of %R", nbytes, r->offset, all ? Py_None : shape,
+                     dtype == NULL ? Py_None : dtype);
         return -1;
     }
     r->nbytes = all ? -1 : nbytes;
@@ -320,7 +320,8 @@ static int map_file(request *r, ist_segment *out) {
         return -1;
     const off_t end = r->offset + r->nbytes;
     if (st.st_size < end && (r->mode == MODE_READ || r->mode == MODE_COPY)) {
-        PyErr_Format(PyExc_ValueError, "%R has %lld bytes: too few for %zd at offset %zd", r->name, (long long)st.st_size, r->nbytes, r->offset);
+        PyErr_Format(PyExc_ValueError, "%R has %lld bytes: too few for %zd at offset %zd", r->name, (long long)st.st_size, r->nbytes,
+                     r->offset);
         return -1;
     }
     const uint64_t mapped = r->mode == MODE_NEW && r->path != NULL ? ist_file_mapped(st.st_dev, st.st_ino) : 0;
@@ -406,22 +407,22 @@ static PyObject *array_flush(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 
 PyMethodDef memmap_methods[] = {
     {"flush", array_flush, METH_NOARGS,
-     PyDoc_STR("flush($self, /)\n--\n\nWrites what was changed in this part of a mapped file (memmap) to the disk; OSError if that fails.\n\n"
-               "Whoever reads the file sees the changes before. Nothing to do for other memory, and for files that can't be changed.")},
+     PyDoc_STR(
+         "flush($self, /)\n--\n\nWrites what was changed in this part of a mapped file (memmap) to the disk; OSError if that fails.\n\n"
+         "Whoever reads the file sees the changes before. Nothing to do for other memory, and for files that can't be changed.")},
     {NULL, NULL, 0, NULL},
 };
 
 PyMethodDef memmap_functions[] = {
     {"memmap", KEYWORDS(core_memmap),
-     PyDoc_STR(
-         "memmap($module, /, filename, dtype='u1', mode='r', offset=0, shape=None)\n--\n\n"
-         "A SharedArray whose memory is a file, or a part of it from any byte on; filename is a path or an object with fileno().\n\n"
-         "mode 'r': read-only. 'r+': writes go to the file, which is made longer if it is too short. 'w+': a file of exactly that\n"
-         "length, all zeros, made or overwritten (what has fileno() is only made longer). 'c': writes stay in this process. shape\n"
-         "None: all that the file has, which must be a whole number of elements. ValueError for what can't be mapped, OSError with\n"
-         "the filename for what the system refuses, BufferError if 'w+' would cut what is mapped here.\n\n"
-         "Other processes open the file again, and raise SegmentGoneError if it isn't the same any more (device, inode, length),\n"
-         "PermissionError if they may not. While the file is mapped nobody may make it shorter: an access to what was cut off\n"
-         "ends the process (SIGBUS), as does a write for which the disk has no room.")},
+     PyDoc_STR("memmap($module, /, filename, dtype='u1', mode='r', offset=0, shape=None)\n--\n\n"
+               "A SharedArray whose memory is a file, or a part of it from any byte on; filename is a path or an object with fileno().\n\n"
+               "mode 'r': read-only. 'r+': writes go to the file, which is made longer if it is too short. 'w+': a file of exactly that\n"
+               "length, all zeros, made or overwritten (what has fileno() is only made longer). 'c': writes stay in this process. shape\n"
+               "None: all that the file has, which must be a whole number of elements. ValueError for what can't be mapped, OSError with\n"
+               "the filename for what the system refuses, BufferError if 'w+' would cut what is mapped here.\n\n"
+               "Other processes open the file again, and raise SegmentGoneError if it isn't the same any more (device, inode, length),\n"
+               "PermissionError if they may not. While the file is mapped nobody may make it shorter: an access to what was cut off\n"
+               "ends the process (SIGBUS), as does a write for which the disk has no room.")},
     {NULL, NULL, 0, NULL},
 };

@@ -207,7 +207,8 @@ static int token_decode(core_state *state, const unsigned char *at, Py_ssize_t s
         PyErr_Format(PyExc_ValueError, "an array token of version %d; this isthmus reads version %d", at[4], TOKEN_VERSION);
         return -1;
     }
-    if ((at[8] & ~(TOKEN_READONLY | TOKEN_FILE | TOKEN_PRIVATE)) != 0 || (at[8] & (TOKEN_FILE | TOKEN_PRIVATE)) == (TOKEN_FILE | TOKEN_PRIVATE))
+    if ((at[8] & ~(TOKEN_READONLY | TOKEN_FILE | TOKEN_PRIVATE)) != 0 ||
+        (at[8] & (TOKEN_FILE | TOKEN_PRIVATE)) == (TOKEN_FILE | TOKEN_PRIVATE))
         return token_refuse("an unknown flag");
     for (int i = 10; i < TOKEN_SEGMENT; i++) {
         if (at[5] != 0 || at[i] != 0)
@@ -373,10 +374,11 @@ static bool is_a_file_elsewhere(const parsed_token *token, int error) {
 static int refuse_private(core_state *state, const parsed_token *token) {
     if (!token->private || token->place.pid == 0 || is_from_here(token))
         return 0;
-    PyErr_Format(state->SegmentGoneError,
-                 "the array is private to process %u, a file mapped with mode 'c': nobody else sees what was written to it; pass the contents "
-                 "(isthmus.pickle_by_value(), or isthmus.array(a))",
-                 token->place.pid);
+    PyErr_Format(
+        state->SegmentGoneError,
+        "the array is private to process %u, a file mapped with mode 'c': nobody else sees what was written to it; pass the contents "
+        "(isthmus.pickle_by_value(), or isthmus.array(a))",
+        token->place.pid);
     return -1;
 }
 
@@ -431,10 +433,11 @@ static PyObject *array_publish(PyObject *self, PyObject *object) {
     int error = ist_segment_token(segment, &token);
     PyObject *bytes = error < 0 ? NULL : token_encode(a, &d, &token);
     if (bytes != NULL && PyBytes_GET_SIZE(bytes) > TOKEN_FEW) {
-        PyErr_Format(PyExc_ValueError,
-                     "the array can't be published under a name: the description of its dtype (%zu bytes) and, of a file, the path have %zd "
-                     "bytes, at most %zd",
-                     strlen(a->dtype->spec), PyBytes_GET_SIZE(bytes) - TOKEN_SPEC(d.ndim), (Py_ssize_t)TOKEN_FEW - TOKEN_SPEC(d.ndim));
+        PyErr_Format(
+            PyExc_ValueError,
+            "the array can't be published under a name: the description of its dtype (%zu bytes) and, of a file, the path have %zd "
+            "bytes, at most %zd",
+            strlen(a->dtype->spec), PyBytes_GET_SIZE(bytes) - TOKEN_SPEC(d.ndim), (Py_ssize_t)TOKEN_FEW - TOKEN_SPEC(d.ndim));
         Py_CLEAR(bytes);
     }
     if (bytes != NULL) {

@@ -1,4 +1,4 @@
-"""isthmus.memmap in one process: modes, lengths, offsets, errors, ends, threads and interpreters. Between processes: test_memmap_processes.py."""
+"""isthmus.memmap in one process: modes, lengths, offsets, errors, ends, threads, interpreters. Others: test_memmap_processes.py."""
 
 import gc
 import io
@@ -345,7 +345,7 @@ def test_files_that_cannot_be_had(path, tmp_path):
 def test_an_empty_file(tmp_path):
     path = tmp_path / "data"
     path.touch()
-    with pytest.raises(ValueError, match="nothing to map: .*data' has 0 bytes, and offset is 0"):
+    with pytest.raises(ValueError, match=r"nothing to map: .*data' has 0 bytes, and offset is 0"):
         ist.memmap(path)
 
 
