@@ -409,6 +409,7 @@ static void merge(void) {
     n = append_methods(n, ownership_methods);
     n = append_methods(n, dlpack_methods);
     n = append_methods(n, arrow_methods);
+    n = append_methods(n, memmap_methods);
     append_methods(n, message_array_methods);
     n = 0;
     for (size_t i = 0; i < sizeof array_attributes / sizeof *array_attributes; i++)
@@ -421,7 +422,7 @@ static void merge(void) {
 
 PyDoc_STRVAR(array_doc,
              "Memory that no interpreter owns, seen as an array of numbers.\n\n"
-             "Made by isthmus.empty, zeros, full, array, asarray, buffer and attach, and by receiving one. Each handle owns or\n"
+             "Made by isthmus.empty, zeros, full, array, asarray, buffer, memmap and attach, and by receiving one. Each handle owns or\n"
              "shares one counted reference; the memory goes when the last handle, export, message and lease everywhere is gone.\n"
              "Supports the buffer protocol: memoryview(a) and numpy.asarray(a) see the same memory, without a copy.\n"
              "Any use after release() raises DetachedError.");

@@ -128,7 +128,7 @@ int fill_discovered(core_state *state, PyObject *object, const discovery *found,
  * S, U and V bytes as well, for fields a tuple. */
 bool is_scalar(const DTypeObject *dtype, PyObject *object);
 
-/* ---- index.c, compare.c, values.c, reduce.c, ownership.c, create.c, asarray.c, dlpack.c, arrow.c ---------------------------------------------------------------------------------- */
+/* ---- index.c, compare.c, values.c, reduce.c, ownership.c, create.c, asarray.c, dlpack.c, arrow.c, memmap.c */
 
 Py_ssize_t array_length(PyObject *self);
 PyObject *array_item(PyObject *self, Py_ssize_t i);
@@ -155,6 +155,8 @@ int refuse_subarray(const DTypeObject *dtype); /* -1 with TypeError: values can'
 extern PyMethodDef asarray_functions[];
 extern PyMethodDef dlpack_methods[], dlpack_functions[];
 extern PyMethodDef arrow_methods[], arrow_functions[];
+extern PyMethodDef memmap_functions[];
+extern PyMethodDef memmap_methods[];
 #define KEYWORDS(function) ((PyCFunction)(void (*)(void))(function)), METH_FASTCALL | METH_KEYWORDS
 
 /* ---- arguments.c ------------------------------------------------------------------------------------------------------------------- */

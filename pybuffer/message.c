@@ -12,7 +12,7 @@
  *   a message holds no PyObject and no memory of an interpreter's allocator
  *   bytes from outside are read once, inside their length, into a struct; every field is checked before it is used
  */
-#include "array.h"
+#include "token.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -118,9 +118,12 @@ void message_free(ist_message *message) {
 /* The bytes, little-endian throughout but for the segment's own token:
  *   0 "ISTA"   4 version   5 zero   6 bytes of the dtype's spec, 2 bytes   8 flags   9 ndim   10..15 zero   16 segment token, 24 bytes
  *   40 pid, 44 descriptor: where the segment's domain is found by a process that isn't in it (0: nowhere)
- *   48 offset   56 shape, then strides, 8 bytes each; then the dtype's spec (dtype.c). The length is exactly that. */
+ *   48 offset   56 shape, then strides, 8 bytes each; then the dtype's spec (dtype.c); then, with TOKEN_FILE, which file it is (token.h). The
+ *   length is exactly that. */
 #define TOKEN_VERSION 3
 #define TOKEN_READONLY 1u
+#define TOKEN_FILE 2u    /* a mapped file, which other processes can open */
+#define TOKEN_PRIVATE 4u /* memory of which a forked child has a copy, not the same: a file mapped with mode 'c' */
 #define TOKEN_SEGMENT 16
 #define TOKEN_PLACE 40
 #define TOKEN_OFFSET 48
@@ -131,34 +134,6 @@ void message_free(ist_message *message) {
 
 static_assert(TOKEN_PLACE - TOKEN_SEGMENT == sizeof(ist_token), "the segment's token has its place");
 
-static void put64(unsigned char *at, int64_t value) {
-    for (int i = 0; i < 8; i++)
-        at[i] = (unsigned char)((uint64_t)value >> (8 * i));
-}
-
-static int64_t get64(const unsigned char *at) {
-    uint64_t value = 0;
-    for (int i = 0; i < 8; i++)
-        value |= (uint64_t)at[i] << (8 * i);
-    return (int64_t)value;
-}
-
-static void put32(unsigned char *at, uint32_t value) {
-    for (int i = 0; i < 4; i++)
-        at[i] = (unsigned char)(value >> (8 * i));
-}
-
-static void put16(unsigned char *at, uint32_t value) {
-    at[0] = (unsigned char)value;
-    at[1] = (unsigned char)(value >> 8);
-}
-
-static Py_ssize_t get16(const unsigned char *at) { return at[0] | at[1] << 8; }
-
-static uint32_t get32(const unsigned char *at) {
-    return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
-}
-
 /* The array's segment is published. */
 static PyObject *token_encode(SharedArrayObject *a, const description *d, const ist_token *segment) {
     ist_place place = {0};
@@ -168,7 +143,14 @@ static PyObject *token_encode(SharedArrayObject *a, const description *d, const 
     if (spec > TOKEN_SPEC_MAX)
         return PyErr_Format(PyExc_ValueError, "the dtype's fields can't be sent: their description has %zu bytes, at most %d", spec,
                             TOKEN_SPEC_MAX);
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, TOKEN_SPEC(d->ndim) + (Py_ssize_t)spec);
+    ist_file file;
+    unsigned flags = d->readonly ? TOKEN_READONLY : 0;
+    Py_ssize_t part = 0;
+    if (ist_segment_file(array_root(a)->segment, &file) == 0) {
+        flags |= (file.flags & IST_PRIVATE) != 0 ? TOKEN_PRIVATE : file.path[0] != 0 ? TOKEN_FILE : 0;
+        part = (flags & TOKEN_FILE) != 0 ? file_part_size(&file) : 0;
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, TOKEN_SPEC(d->ndim) + (Py_ssize_t)spec + part);
     if (bytes == NULL)
         return NULL;
     unsigned char *at = (unsigned char *)PyBytes_AS_STRING(bytes);
@@ -176,7 +158,7 @@ static PyObject *token_encode(SharedArrayObject *a, const description *d, const 
     memcpy(at, "ISTA", 4);
     at[4] = TOKEN_VERSION;
     put16(at + 6, (uint32_t)spec);
-    at[8] = d->readonly ? TOKEN_READONLY : 0;
+    at[8] = (unsigned char)flags;
     at[9] = (unsigned char)d->ndim;
     memcpy(at + TOKEN_SEGMENT, segment->bytes, sizeof segment->bytes);
     put32(at + TOKEN_PLACE, place.pid);
@@ -186,7 +168,10 @@ static PyObject *token_encode(SharedArrayObject *a, const description *d, const 
         put64(at + TOKEN_DIMS + 8 * i, d->shape[i]);
         put64(at + TOKEN_DIMS + 8 * (d->ndim + i), d->strides[i]);
     }
-    memcpy(at + TOKEN_SPEC(d->ndim), a->dtype->spec, spec);
+    at += TOKEN_SPEC(d->ndim);
+    memcpy(at, a->dtype->spec, spec);
+    if (part > 0)
+        file_part_write(at + spec, &file, ist_segment_size(array_root(a)->segment));
     return bytes;
 }
 
@@ -195,11 +180,13 @@ typedef struct parsed_token {
     ist_token segment;
     ist_place place;
     description is;
+    bool private;       /* to its process */
+    file_part file;     /* owned, likewise */
     DTypeObject *dtype; /* owned, once it is decoded */
     Py_ssize_t dims[2 * IST_MAX_NDIM];
 } parsed_token;
 
-static int token_refuse(const char *why) {
+int token_refuse(const char *why) {
     PyErr_Format(PyExc_ValueError, "not an array token: %s", why);
     return -1;
 }
@@ -220,17 +207,23 @@ static int token_decode(core_state *state, const unsigned char *at, Py_ssize_t s
         PyErr_Format(PyExc_ValueError, "an array token of version %d; this isthmus reads version %d", at[4], TOKEN_VERSION);
         return -1;
     }
-    if ((at[8] & ~TOKEN_READONLY) != 0)
+    if ((at[8] & ~(TOKEN_READONLY | TOKEN_FILE | TOKEN_PRIVATE)) != 0 ||
+        (at[8] & (TOKEN_FILE | TOKEN_PRIVATE)) == (TOKEN_FILE | TOKEN_PRIVATE))
         return token_refuse("an unknown flag");
     for (int i = 10; i < TOKEN_SEGMENT; i++) {
         if (at[5] != 0 || at[i] != 0)
             return token_refuse("bytes that must be 0 aren't");
     }
     const int ndim = at[9];
-    if (ndim > IST_MAX_NDIM || size != TOKEN_SPEC(ndim) + get16(at + 6))
+    const Py_ssize_t rest = size - TOKEN_SPEC(ndim) - get16(at + 6);
+    if (ndim > IST_MAX_NDIM || rest < 0 || (rest > 0 && (at[8] & TOKEN_FILE) == 0))
         return token_refuse("its length doesn't fit its number of dimensions");
+    out->file = (file_part){.path = NULL};
+    if ((at[8] & TOKEN_FILE) != 0 && file_part_read(at + size - rest, rest, &out->file) < 0)
+        return -1;
     DTypeObject *dtype = dtype_from_spec(state, (const char *)at + TOKEN_SPEC(ndim), get16(at + 6));
     if (dtype == NULL || dtype->itemsize == 0 || dtype->code == IST_SUBARRAY) {
+        file_part_clear(&out->file);
         if (dtype == NULL && !PyErr_ExceptionMatches(PyExc_ValueError))
             return -1;
         Py_XDECREF((PyObject *)dtype);
@@ -240,6 +233,7 @@ static int token_decode(core_state *state, const unsigned char *at, Py_ssize_t s
     out->dtype = dtype;
     out->is.ndim = ndim;
     out->is.readonly = (at[8] & TOKEN_READONLY) != 0;
+    out->private = (at[8] & TOKEN_PRIVATE) != 0;
     memcpy(out->segment.bytes, at + TOKEN_SEGMENT, sizeof out->segment.bytes);
     out->place = (ist_place){.pid = get32(at + TOKEN_PLACE), .fd = get32(at + TOKEN_PLACE + 4)};
     token_decode_dims(at, out);
@@ -257,7 +251,7 @@ static int token_from_object(core_state *state, PyObject *object, parsed_token *
         return -1;
     unsigned char few[TOKEN_FEW], *copy = few; /* once: the object's bytes may change while they are being checked */
     const Py_ssize_t size = view.len;
-    const bool too_long = size > TOKEN_SPEC(IST_MAX_NDIM) + TOKEN_SPEC_MAX;
+    const bool too_long = size > TOKEN_SPEC(IST_MAX_NDIM) + TOKEN_SPEC_MAX + FILE_PART_MAX;
     if (size > (Py_ssize_t)sizeof few)
         copy = too_long ? NULL : PyMem_Malloc((size_t)size);
     if (copy != NULL)
@@ -273,6 +267,7 @@ static int token_from_object(core_state *state, PyObject *object, parsed_token *
 
 static PyObject *token_clear(parsed_token *token) {
     Py_CLEAR(token->dtype);
+    file_part_clear(&token->file);
     return NULL;
 }
 
@@ -356,7 +351,7 @@ static int reach(const parsed_token *token) {
 
 static int acquire(const parsed_token *token, ist_segment *out) {
     int error = ist_segment_acquire(&token->segment, out);
-    if (error != -EXDEV || (error = reach(token)) != 0)
+    if (error != -EXDEV || token->file.path != NULL || (error = reach(token)) != 0) /* for a file nothing is to be found there */
         return error;
     return ist_segment_acquire(&token->segment, out);
 }
@@ -366,6 +361,44 @@ static int load(const parsed_token *token, uint64_t number, ist_segment *out) {
     if (error != -EXDEV || (error = reach(token)) != 0)
         return error;
     return ist_lease_load(&token->segment, number, out);
+}
+
+static bool is_from_here(const parsed_token *token) { return token->place.pid == (uint32_t)getpid(); }
+
+/* Whether the file is to be opened, after acquiring has failed: it belongs to another process, or to one that has let go meanwhile or is dead;
+ * what lives on is the file. In the process that made the token a segment that is gone is gone. */
+static bool is_a_file_elsewhere(const parsed_token *token, int error) {
+    return token->file.path != NULL && !is_from_here(token) && (error == -EXDEV || error == -ESTALE || error == -EACCES || error == -EPERM);
+}
+
+/* A forked child finds its own copy under its parent's token, so this isn't left to the segment's number. */
+static int refuse_private(core_state *state, const parsed_token *token) {
+    if (!token->private || token->place.pid == 0 || is_from_here(token))
+        return 0;
+    PyErr_Format(
+        state->SegmentGoneError,
+        "the array is private to process %u, a file mapped with mode 'c': nobody else sees what was written to it; pass the contents "
+        "(isthmus.pickle_by_value(), or isthmus.array(a))",
+        token->place.pid);
+    return -1;
+}
+
+/* The segment that a token describes; number: its lease's, of a pickle (NULL: none). -1 with an exception. */
+static int segment_of(core_state *state, const parsed_token *token, const uint64_t *number, ist_segment *out) {
+    if (refuse_private(state, token) < 0)
+        return -1;
+    int error = number != NULL ? load(token, *number, out) : acquire(token, out);
+    if (error == 0)
+        return 0;
+    if (!is_a_file_elsewhere(token, error)) {
+        raise_gone(state, error, &token->segment, number != NULL);
+        return -1;
+    }
+    if (file_part_open(state, &token->file, token->is.readonly, out) < 0)
+        return -1;
+    if (number != NULL)
+        ist_lease_strike(&token->segment, *number);
+    return 0;
 }
 
 /* ---- names -------------------------------------------------------------------------------------------------------------------------- */
@@ -401,8 +434,11 @@ static PyObject *array_publish(PyObject *self, PyObject *object) {
     int error = ist_segment_token(segment, &token);
     PyObject *bytes = error < 0 ? NULL : token_encode(a, &d, &token);
     if (bytes != NULL && PyBytes_GET_SIZE(bytes) > TOKEN_FEW) {
-        PyErr_Format(PyExc_ValueError, "the dtype's fields can't be published under a name: their description has %zu bytes, at most %zd",
-                     strlen(a->dtype->spec), (Py_ssize_t)TOKEN_FEW - TOKEN_SPEC(d.ndim));
+        PyErr_Format(
+            PyExc_ValueError,
+            "the array can't be published under a name: the description of its dtype (%zu bytes) and, of a file, the path have %zd "
+            "bytes, at most %zd",
+            strlen(a->dtype->spec), PyBytes_GET_SIZE(bytes) - TOKEN_SPEC(d.ndim), (Py_ssize_t)TOKEN_FEW - TOKEN_SPEC(d.ndim));
         Py_CLEAR(bytes);
     }
     if (bytes != NULL) {
@@ -443,19 +479,24 @@ static PyObject *attach_name(core_state *state, PyObject *object) {
         return NULL;
     unsigned char bytes[TOKEN_FEW];
     size_t size = sizeof bytes;
-    ist_segment segment;
+    ist_segment segment = {.slot = NULL};
     int error;
     Py_BEGIN_ALLOW_THREADS
     error = ist_name_attach(name, (size_t)length, &segment, bytes, &size);
     Py_END_ALLOW_THREADS
     if (error == -ENOENT)
         return PyErr_Format(state->SegmentGoneError, "no living array is published as %R by a process of this user", object);
-    if (error < 0)
+    if (error < 0 && error != -EXDEV)
         return raise_error(state, error, "attaching to %R", object);
     parsed_token token;
     if (token_decode(state, bytes, (Py_ssize_t)size, &token) < 0) {
         ist_segment_release(segment);
         return NULL;
+    }
+    /* -EXDEV: another process's file or private memory; segment_of says which */
+    if (refuse_private(state, &token) < 0 || (error < 0 && segment_of(state, &token, NULL, &segment) < 0)) {
+        ist_segment_release(segment);
+        return token_clear(&token);
     }
     return token_receive(state, segment, &token);
 }
@@ -474,11 +515,8 @@ static PyObject *core_attach(PyObject *module, PyObject *object) {
     if (token_from_object(state, object, &token) < 0)
         return NULL;
     ist_segment segment;
-    int error = acquire(&token, &segment);
-    if (error < 0) {
-        token_clear(&token);
-        return raise_gone(state, error, &token.segment, false);
-    }
+    if (segment_of(state, &token, NULL, &segment) < 0)
+        return token_clear(&token);
     return token_receive(state, segment, &token);
 }
 
@@ -629,17 +667,16 @@ PyDoc_STRVAR(rebuild_doc, "_rebuild($module, token, number, /)\n--\n\n"
 static PyObject *core_rebuild(PyObject *module, PyObject *arguments) {
     core_state *state = state_of_module(module);
     PyObject *bytes;
-    unsigned long long number;
-    if (!PyArg_ParseTuple(arguments, "OK:_rebuild", &bytes, &number))
+    unsigned long long given;
+    if (!PyArg_ParseTuple(arguments, "OK:_rebuild", &bytes, &given))
         return NULL;
     parsed_token token;
     if (token_from_object(state, bytes, &token) < 0)
         return NULL;
     ist_segment segment;
-    int error = load(&token, number, &segment);
-    if (error < 0) {
+    const uint64_t number = given;
+    if (segment_of(state, &token, &number, &segment) < 0) {
         token_clear(&token);
-        raise_gone(state, error, &token.segment, true);
         message_report_leases(); /* says in the log what the exception is about */
         return NULL;
     }

@@ -83,7 +83,7 @@ typedef enum isti_phase {
 /* The last one: the row is retired. Fewer in the build that tests the end of generations */
 #define ISTI_DESCRIPTOR_GENERATIONS ((1u << (IST_GENERATION_BITS < 28 ? IST_GENERATION_BITS : 28)) - 1)
 
-#define ISTI_PUBLISHED_LOCAL 1u /* flags: only the process that made it may hold it: wrapped memory and mapped files */
+#define ISTI_PUBLISHED_LOCAL 1u /* flags: only who made it, and forked children, hold it: wrapped memory, mapped files */
 
 /* 256 bytes: a line of state, a line for the marks of messages under way (the Queue's), two lines of holders. */
 struct isti_descriptor {

@@ -7,7 +7,7 @@
  *   epoch page = 0, 0                         in a child whose handlers didn't run
  *   epoch page = memory epoch, process epoch  otherwise; the second grows by one in each generation of children
  *
- * Lock order: lease, heap, domains (domain.c has the order within), threads, housekeeper; then jemalloc's own, which it takes in a prepare
+ * Lock order: lease, heap, domains (domain.c has the order within), threads, housekeeper, mapped files; then jemalloc's own, which it takes in a prepare
  * handler of its own. Prepare handlers run in the reverse order of registration, so jemalloc must have registered first: it is started here
  * before we register.
  */
@@ -15,6 +15,7 @@
 
 #include "os.h"
 #include "point.h"
+#include "segment.h"
 
 #include <isthmus/process.h>
 #include <jemalloc/jemalloc.h>
@@ -39,9 +40,11 @@ static void prepare(void) {
     isti_domain_fork_prepare();
     isti_thread_fork_prepare();
     isti_housekeeper_fork_prepare();
+    isti_segment_fork_lock();
 }
 
 static void parent(void) {
+    isti_segment_fork_unlock();
     isti_housekeeper_fork_parent();
     isti_thread_fork_parent();
     isti_domain_fork_parent();
@@ -54,6 +57,7 @@ static void child(void) {
     memory_epoch += !isti_domain_fork_carried();
     words[0] = memory_epoch;
     words[1] = process_epoch;
+    isti_segment_fork_unlock();
     isti_housekeeper_fork_child();
     isti_thread_fork_child();
     isti_domain_fork_child();

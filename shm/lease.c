@@ -201,7 +201,7 @@ static size_t strike_until(uint64_t now, struct lease **gone) {
 static void keep_bound(struct lease **gone) {
     uint64_t size = ist_heap_size(), bound = size / 4, alone = 0;
     if (size == 0 || table.bytes <= bound)
-        return; /* no heap yet: what is leased is wrapped memory and files */
+        return; /* no heap yet: what is leased is wrapped memory */
     ist_segment_info info;
     for (struct lease *l = table.oldest; l != NULL; l = l->younger) {
         ist_segment_read_info(l->segment, &info);
@@ -273,7 +273,8 @@ static int take(ist_segment s, uint64_t deadline, uint64_t *number, struct lease
         l = isti_os.calloc(1, sizeof *l);
         if (l != NULL) {
             l->segment = s;
-            l->size = ist_segment_size(s);
+            ist_file file; /* what a file has isn't the heap's memory */
+            l->size = ist_segment_file(s, &file) == 0 ? 0 : ist_segment_size(s);
             ist_segment_retain(s);
             add_lease(l);
         }

@@ -29,7 +29,9 @@
 #include "slab.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -88,6 +90,60 @@ int ist_segment_wrap(void *data, size_t size, ist_free_fn free, void *ctx, uint3
     return make_wrapped(data, size, IST_KIND_FOREIGN, flags, (struct isti_wrap){.free = free, .ctx = ctx}, out);
 }
 
+static pthread_mutex_t files_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct isti_file *files; /* that are mapped */
+
+static void list_file(struct isti_file *file) {
+    pthread_mutex_lock(&files_lock);
+    file->next = files;
+    file->link = &files;
+    if (files != NULL)
+        files->link = &file->next;
+    files = file;
+    pthread_mutex_unlock(&files_lock);
+}
+
+static void unlist_file(struct isti_file *file) {
+    pthread_mutex_lock(&files_lock);
+    *file->link = file->next;
+    if (file->next != NULL)
+        file->next->link = file->link;
+    pthread_mutex_unlock(&files_lock);
+}
+
+void isti_segment_fork_lock(void) { pthread_mutex_lock(&files_lock); }
+void isti_segment_fork_unlock(void) { pthread_mutex_unlock(&files_lock); }
+
+uint64_t ist_file_mapped(uint64_t device, uint64_t inode) {
+    uint64_t end = 0;
+    if (ist_process_epoch() == 0)
+        return 0;
+    pthread_mutex_lock(&files_lock);
+    for (const struct isti_file *file = files; file != NULL; file = file->next)
+        if (file->device == device && file->inode == inode && file->end > end)
+            end = file->end;
+    pthread_mutex_unlock(&files_lock);
+    return end;
+}
+
+/* Who maps a file knows it by its path as it is now: the kernel's own, without links. Without /proc it has none. */
+static struct isti_file *describe_file(int fd, const struct stat *st, uint64_t offset, size_t size, uint32_t flags) {
+    char link[64], path[PATH_MAX];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t got = isti_os.readlink(link, path, sizeof path);
+    size_t length = got < 0 || (size_t)got == sizeof path || path[0] != '/' ? 0 : (size_t)got;
+    struct isti_file *file = isti_os.calloc(1, sizeof *file + length + 1);
+    if (file == NULL)
+        return NULL;
+    file->device = st->st_dev;
+    file->inode = st->st_ino;
+    file->offset = offset;
+    file->end = offset + size;
+    file->flags = flags;
+    memcpy(file->path, path, length);
+    return file;
+}
+
 int ist_segment_map(int fd, uint64_t offset, size_t size, uint32_t flags, ist_segment *out) {
     if (out == NULL || size == 0 || size > PTRDIFF_MAX || offset > INT64_MAX - size || (flags & ~FLAGS_MAP) != 0)
         return -EINVAL;
@@ -102,19 +158,45 @@ int ist_segment_map(int fd, uint64_t offset, size_t size, uint32_t flags, ist_se
         isti_os.mmap(NULL, size + lead, protection, (flags & IST_PRIVATE) ? MAP_PRIVATE : MAP_SHARED, fd, (off_t)(offset - lead));
     if (mapping == MAP_FAILED)
         return -errno;
-    struct isti_wrap wrap = {.mapping = mapping, .mapping_size = size + lead};
-    int error = make_wrapped(mapping + lead, size, IST_KIND_FILE, flags, wrap, out);
-    if (error != 0)
+    struct isti_wrap wrap = {.mapping = mapping, .mapping_size = size + lead, .file = describe_file(fd, &st, offset, size, flags)};
+    int error = -ENOMEM;
+    if (wrap.file != NULL) {
+        list_file(wrap.file); /* first: whoever has the segment finds it there */
+        error = make_wrapped(mapping + lead, size, IST_KIND_FILE, flags, wrap, out);
+    }
+    if (error != 0) {
+        if (wrap.file != NULL)
+            unlist_file(wrap.file);
+        isti_os.free(wrap.file);
         isti_os.munmap(mapping, size + lead);
+    }
     return error;
 }
 
-int ist_segment_sync(ist_segment s) {
+static bool is_file(ist_segment s) {
     /* relaxed: the caller owns a reference; meta is constant */
-    if ((atomic_load_explicit(&s.slot->meta, memory_order_relaxed) & 0xff) != IST_KIND_FILE)
-        return -EINVAL;
-    return isti_os.msync(s.slot->wrap->mapping, s.slot->wrap->mapping_size, MS_SYNC) == 0 ? 0 : -errno;
+    return (atomic_load_explicit(&s.slot->meta, memory_order_relaxed) & 0xff) == IST_KIND_FILE;
 }
+
+int ist_segment_file(ist_segment s, ist_file *out) {
+    if (out == NULL || !is_file(s))
+        return -EINVAL;
+    const struct isti_file *file = s.slot->wrap->file;
+    *out = (ist_file){.device = file->device, .inode = file->inode, .offset = file->offset, .path = file->path, .flags = file->flags};
+    return 0;
+}
+
+int ist_segment_sync_range(ist_segment s, size_t offset, size_t size) {
+    if (!is_file(s) || offset > ist_segment_size(s) || size > ist_segment_size(s) - offset)
+        return -EINVAL;
+    if (size == 0)
+        return 0;
+    char *begin = (char *)ist_segment_data(s) + offset;
+    const size_t lead = (size_t)((uintptr_t)begin % isti_page_size());
+    return isti_os.msync(begin - lead, size + lead, MS_SYNC) == 0 ? 0 : -errno;
+}
+
+int ist_segment_sync(ist_segment s) { return ist_segment_sync_range(s, 0, ist_segment_size(s)); }
 
 /* ---- the end */
 
@@ -133,6 +215,9 @@ static void end_wrapped(ist_slot *slot) {
         isti_os.munmap(wrap->mapping, wrap->mapping_size);
     else if (wrap->free != NULL && wrap->epoch == ist_process_epoch())
         wrap->free(wrap->ctx, data, size);
+    if (wrap->file != NULL && ist_process_epoch() != 0) /* 0: a child without handlers, where another thread may have had the lock */
+        unlist_file(wrap->file);
+    isti_os.free(wrap->file);
     isti_os.free(wrap);
 }
 

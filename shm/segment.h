@@ -20,12 +20,21 @@ static inline uint32_t isti_desc_domain(uint64_t desc) { return (uint32_t)(desc 
 static inline uint32_t isti_desc_index(uint64_t desc) { return (uint32_t)(desc >> 32 & 0x3ffffff) - 1; }
 static inline uint32_t isti_desc_generation(uint64_t desc) { return (uint32_t)desc; }
 
+/* Which file a mapping is of: what ist_segment_file tells. */
+struct isti_file {
+    struct isti_file *next, **link; /* of all of this process, and who points here; under files_lock (segment.c) */
+    uint64_t device, inode, offset, end;
+    uint32_t flags; /* ist_segment_map's */
+    char path[];    /* "": not known */
+};
+
 /* What kinds file and foreign need for their end, and published segments whose window couldn't be mapped whole. */
 struct isti_wrap {
     ist_free_fn free; /* NULL: none */
     void *ctx;
     void *mapping; /* NULL: none */
     size_t mapping_size;
+    struct isti_file *file; /* kind file; owned */
     uint32_t epoch; /* process's, of its making: a child doesn't run its parent's destructors */
     struct ist_slot *pending; /* next of the segments this thread is going to free */
 };
@@ -82,6 +91,8 @@ static inline bool isti_slot_is_owned(uint32_t index) {
 /* fork: publishes what is live and isn't, pinned until unpin; false: something couldn't be. Every lock is held. */
 bool isti_segment_fork_publish(void);
 void isti_segment_fork_unpin(void);
+void isti_segment_fork_lock(void); /* of the list of files; a lock behind all others */
+void isti_segment_fork_unlock(void);
 int isti_publish_locked(struct isti_domain *d, struct ist_slot *slot);
 void isti_descriptor_fork_lock(void);
 void isti_descriptor_fork_unlock(void);

@@ -6,7 +6,7 @@
  *   -EINVAL           an argument makes no sense (a null pointer, a size beyond PTRDIFF_MAX, an unknown flag)
  *   -ENOMEM           the heap's limit, the address space or the machine's memory is used up
  *   -ESTALE           the token's segment is gone: its last owner has let go
- *   -EXDEV            the token was made in a domain that this process isn't in, or is of memory that can't leave the process that wrapped it
+ *   -EXDEV            the token was made in a domain that this process isn't in, or is of memory that can't leave its process (wrapped, or a mapped file)
  *   -EBUSY            not exclusive: somebody else owns a reference; or too late to configure
  *   -EROFS            the segment's memory can't be made writable (a read-only mapping)
  *   -EOVERFLOW        a counter would leave its range

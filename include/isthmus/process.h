@@ -58,7 +58,8 @@ IST_MUST_CHECK IST_API int ist_name_publish(const char *name, size_t length, ist
 
 /* Finds a name in this process's domains, else in those of all other processes of this user, and becomes a guest there.
  * Ownership: *out is one reference. *size: room in `bytes`, then what was written.
- * Errors: -ENOENT (no live segment of that name), -ENOTUNIQ (two other domains have it), -EINVAL, those of ist_segment_acquire. */
+ * Errors: -ENOENT (no live segment of that name), -ENOTUNIQ (two other domains have it), -EINVAL, those of ist_segment_acquire. With
+ * -EXDEV (wrapped memory or a mapped file of another process) the bytes and *size are written as well. */
 IST_MUST_CHECK IST_API int ist_name_attach(const char *name, size_t length, ist_segment *out, void *bytes, size_t *size);
 
 /* Takes a name out of this process's domains. Errors: -ENOENT, -EINVAL, -ETIMEDOUT. */

@@ -72,11 +72,28 @@ typedef void (*ist_free_fn)(void *ctx, void *data, size_t size);
 IST_MUST_CHECK IST_API int ist_segment_wrap(void *data, size_t size, ist_free_fn free, void *ctx, uint32_t flags, ist_segment *out);
 
 /* Maps `size` bytes at `offset` (any, needn't be page-aligned) of an open file. The descriptor may be closed afterwards.
+ * The file has to keep its length: an access to what was cut off ends the process by SIGBUS, whoever cut it.
  * Errors: -EINVAL (size 0, beyond the end of the file at the time of the call, offset overflow), -ENOMEM, or what mmap and fstat give. */
 IST_MUST_CHECK IST_API int ist_segment_map(int fd, uint64_t offset, size_t size, uint32_t flags, ist_segment *out);
 
-/* Writes a mapped file's changes to it. Blocking: for the disk. Errors: -EINVAL if the segment isn't a file, or what msync gives. */
+/* What a segment of kind file maps: enough for another process to open the same file, see that it is the same, and map it. */
+typedef struct ist_file {
+    uint64_t device, inode; /* st_dev and st_ino: no other file has them as long as anybody has this one open or mapped */
+    uint64_t offset;        /* of the segment's first byte in the file */
+    const char *path;       /* absolute, without links, when it was mapped; "": not known (no /proc). Lives as long as the segment */
+    uint32_t flags;         /* ist_segment_map's: IST_READONLY, IST_PRIVATE */
+} ist_file;
+
+/* The caller owns a reference while it uses *out. Errors: -EINVAL if the segment isn't a file. */
+IST_MUST_CHECK IST_API int ist_segment_file(ist_segment s, ist_file *out);
+
+/* One past the last byte of that file that a segment of this process has mapped, 0: none. A snapshot, for whoever is about to cut a file. */
+IST_API uint64_t ist_file_mapped(uint64_t device, uint64_t inode);
+
+/* Writes a mapped file's changes to it: all of them, or those of the pages of `size` bytes at `offset` of the segment.
+ * Blocking: for the disk. Errors: -EINVAL (the segment isn't a file, or ends before), or what msync gives. */
 IST_MUST_CHECK IST_API int ist_segment_sync(ist_segment s);
+IST_MUST_CHECK IST_API int ist_segment_sync_range(ist_segment s, size_t offset, size_t size);
 
 /* Adds an owner. The caller owns a reference already, so the count can't be zero. Ordering: relaxed. */
 IST_API void ist_segment_retain(ist_segment s);
@@ -97,7 +114,7 @@ IST_MUST_CHECK IST_API int ist_segment_token(ist_segment s, ist_token *out);
 
 /* Adds an owner to the segment a token stands for, if it still has one, in whatever process. Ownership: *out is one reference.
  * Errors: -ESTALE (gone, or the token was voided by make_writable), -EXDEV (a domain that this process isn't in: see ist_domain_reach; or
- * wrapped memory of another process), -EINVAL (not a token), -EOVERFLOW (2^31 - 2 owners), -ENOMEM, -EBADMSG. */
+ * wrapped memory or a mapped file of another process: see ist_segment_file), -EINVAL (not a token), -EOVERFLOW (2^31 - 2 owners), -ENOMEM, -EBADMSG. */
 IST_MUST_CHECK IST_API int ist_segment_acquire(const ist_token *token, ist_segment *out);
 
 /* Adds an owner to the live heap segment whose first byte is at `data`, in constant time. Errors: -ESTALE if there is none, -EOVERFLOW. */

@@ -17,6 +17,7 @@ from ._core import from_arrow as from_arrow
 from ._core import from_dlpack as from_dlpack
 from ._core import full as full
 from ._core import is_shared as is_shared
+from ._core import memmap as memmap
 from ._core import segments as segments
 from ._core import set_pickle_lease as set_pickle_lease
 from ._core import stats as stats
@@ -58,6 +59,7 @@ __all__ = [
     "get_library_dir",
     "install_numpy_allocator",
     "is_shared",
+    "memmap",
     "numpy_allocator",
     "pickle_by_value",
     "segments",

@@ -277,8 +277,13 @@ static void cycle(void) {
     if (OK(ist_segment_wrap(outside, sizeof outside, destroy, NULL, 0, &s[5])))
         wrapped++;
     OK(ist_segment_map(file, 100, 5000, 0, &s[6]));
-    if (!ist_segment_is_null(s[6]))
+    if (!ist_segment_is_null(s[6])) {
+        ist_file which;
         OK(ist_segment_sync(s[6]));
+        OK(ist_segment_sync_range(s[6], 17, 4000));
+        OK(ist_segment_file(s[6], &which));
+        CHECK(which.offset == 100 && (which.path[0] == 0 || strncmp(which.path, "/memfd:mapped", 13) == 0));
+    }
     OK(ist_segment_map(file, 4096, 4096, IST_PRIVATE, &s[7]));
     OK(ist_segment_map(file, 0, 1, IST_READONLY, &s[8]));
     for (int i = 0; i < COUNT; i++)

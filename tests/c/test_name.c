@@ -80,6 +80,33 @@ Test(name, within_a_process) {
     peer_let_go(NULL);
 }
 
+static long peer_finds_bytes_only(void *as) {
+    char bytes[16] = "";
+    size_t size = sizeof bytes;
+    ist_segment s = {.index = 77};
+    int error = ist_name_attach(as, strlen(as), &s, bytes, &size);
+    CHECK(error != -EXDEV || (size == 5 && memcmp(bytes, "hello", 5) == 0 && s.index == 77));
+    return error;
+}
+
+/* The memory can't be had there; what the bytes say of it can. */
+Test(name, of_what_stays_in_its_process) {
+    static char outside[64];
+    char *as = test_shared(64);
+    strcpy(as, name("file"));
+    peer p = peer_start(), q = peer_start();
+    CHECK_EQ(ist_segment_wrap(outside, sizeof outside, NULL, NULL, 0, &held), 0);
+    CHECK_EQ(publish(as), 0);
+    board_tell_home();
+    CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
+    CHECK_EQ(peer_call(&p, peer_finds_bytes_only, as), -EXDEV);
+    CHECK_EQ(peer_call(&q, peer_finds_bytes_only, as), -EXDEV);
+    peer_let_go(NULL);
+    CHECK_EQ(peer_call(&p, peer_finds_bytes_only, as), -ENOENT);
+    peer_end(&p);
+    peer_end(&q);
+}
+
 Test(name, a_full_table) {
     offer();
     char as[16];

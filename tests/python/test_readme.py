@@ -30,7 +30,7 @@ def test_snippet(number, tmp_path):
         pytest.skip(f"says that it needs Python 3.{needs(source)[1]}")
     if "numpy_allocator" in source and importlib.util.find_spec("isthmus._numpy_allocator") is None:
         pytest.skip("this isthmus was built without numpy's headers")
-    assert scripts.run(scripts.write(tmp_path, source)).ok(), "a snippet should print something"
+    assert scripts.run(scripts.write(tmp_path, source), cwd=tmp_path).ok(), "a snippet should print something"
 
 
 @pytest.mark.parametrize("name", ["share_array.py", "interpreters_queue.py"])
