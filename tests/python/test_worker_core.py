@@ -585,8 +585,8 @@ print((rss() - start) // 100)
 
 
 def test_a_hundred_interpreters_leave_no_memory(tmp_path):
-    """RSS is flat from 3.14. Before, CPython itself leaks, and with it the arenas that isthmus's types and names lay in: at most 160 KiB more
-    than an empty package leaves."""
+    """RSS is flat from 3.14. Before, CPython itself leaks, and with it the arenas in which isthmus's types and names lay: at most 160 KiB
+    more than an empty package leaves."""
     (tmp_path / "an_empty_package").mkdir()
     (tmp_path / "an_empty_package" / "__init__.py").touch()
 
