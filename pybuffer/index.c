@@ -295,22 +295,14 @@ static inline bool convert_plain(const DTypeObject *dtype, char *converted, PyOb
 }
 
 static int set_element(SharedArrayObject *a, char *item, PyObject *value) {
-    char plain[8];
-    if (convert_plain(a->dtype, plain, value)) {
-        if (hold_enter(a, HOLD_WRITER) < 0)
-            return -1;
-        memcpy(item, plain, sizeof plain); /* nothing has run since it was seen to be writable */
-        hold_leave(a, HOLD_WRITER);
-        return 0;
-    }
     char few[ITEM_FEW], *converted = item_room(a->dtype, few);
     if (converted == NULL)
         return -1;
-    if (dtype_set(a->dtype, converted, value) < 0 || hold_enter(a, HOLD_WRITER) < 0) {
+    if ((!convert_plain(a->dtype, converted, value) && dtype_set(a->dtype, converted, value) < 0) || hold_enter(a, HOLD_WRITER) < 0) {
         item_free(converted, few);
         return -1;
     }
-    bool readonly = array_readonly(a); /* once more: the value's conversion may have frozen it */
+    bool readonly = array_readonly(a); /* once more: the key's or the value's conversion may have frozen it */
     if (!readonly)
         put_item(a->dtype, item, converted);
     hold_leave(a, HOLD_WRITER);

@@ -269,3 +269,18 @@ def test_large_assignments_without_the_gil() -> None:
     assert b.tolist() == n.T[::-1, ::-1].tolist()
     b[:, ::2] = 5
     assert b[:, ::2].min() == b[:, ::2].max() == 5 and b[:, 1::2].max() > 5
+
+
+@pytest.mark.parametrize("dtype, value", [("f8", 1.5), ("i8", 7), ("f4", 1.5), ("S3", b"abc"), ("i4, f8", (1, 2.0))])
+def test_a_key_that_freezes_the_array(dtype: str, value: Any) -> None:
+    a = ist.zeros(3, dtype)
+    before = a.tolist()
+
+    class Freezes:
+        def __index__(self) -> int:
+            a.freeze()
+            return 1
+
+    with pytest.raises(ValueError, match="read-only"):
+        a[Freezes()] = value
+    assert a.tolist() == before
