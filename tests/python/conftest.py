@@ -21,6 +21,13 @@ def _alive() -> dict[tuple[int, int], isthmus.SegmentInfo]:
     return {(s.id, s.generation): s for s in isthmus.segments()}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def collections_are_short() -> None:
+    """What modules are made of is not looked at again whenever a test collects garbage: that would be most of the suite's time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
     before = _alive()
