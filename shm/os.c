@@ -1,10 +1,13 @@
 /* os.c: the table of os.h, filled with the real thing. */
 #include "os.h"
 
+#include "sanitizer.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <jemalloc/jemalloc.h>
 #include <linux/futex.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -63,6 +66,33 @@ static void os_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t d
 
 static void os_futex_wake(_Atomic(uint32_t) *word, int waiters) { syscall(SYS_futex, word, FUTEX_WAKE, waiters, NULL, NULL, 0); }
 
+/* AddressSanitizer's allocator has no handlers for fork, and a thread that starts allocates: forked meanwhile, the child would wait for the
+ * allocator's lock for ever. With it a thread counts as created only when it runs.
+ */
+struct start {
+    void *(*run)(void *);
+    void *argument;
+    sem_t running;
+};
+
+static void *started(void *given) {
+    struct start *start = given;
+    void *(*run)(void *) = start->run, *argument = start->argument;
+    sem_post(&start->running);
+    return run(argument);
+}
+
+static int create_thread(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument) {
+    if (!ISTI_POISONS)
+        return pthread_create(thread, attributes, run, argument);
+    struct start start = {.run = run, .argument = argument};
+    sem_init(&start.running, 0, 0);
+    int error = pthread_create(thread, attributes, started, &start);
+    while (error == 0 && sem_wait(&start.running) != 0) {
+    }
+    return error; /* the semaphore isn't destroyed: sem_post may still be looking at its futex word, and it holds nothing */
+}
+
 static int os_thread_create(void *(*run)(void *), void *argument) {
     pthread_attr_t attributes;
     int error = pthread_attr_init(&attributes);
@@ -74,7 +104,7 @@ static int os_thread_create(void *(*run)(void *), void *argument) {
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pthread_t thread;
-    error = pthread_create(&thread, &attributes, run, argument);
+    error = create_thread(&thread, &attributes, run, argument);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     return error;

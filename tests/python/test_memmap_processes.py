@@ -374,7 +374,6 @@ def test_copy_on_write_stays_in_its_process(carrier: str, group: Group, path: Pa
 
 
 @pytest.mark.matrix
-@pytest.mark.skipif(SANITIZED, reason="AddressSanitizer's allocator may be locked by another thread at the fork, and its child hangs")
 @pytest.mark.parametrize("known", [False, True], ids=["unpublished", "published"])
 @pytest.mark.parametrize("first", ["parent", "child"])
 @pytest.mark.parametrize("mode", ["r", "c", "r+", "w+"])
