@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # numpy's own tests, of what has to do with the memory of its arrays, under isthmus.numpy_allocator(), for .ci/run. A test that passes with
-# plain numpy must pass. What plain numpy gives is kept in build/ by the version of numpy, of Python, and of the tests' requirements.
+# plain numpy must pass. What plain numpy gives is kept in the user's cache by the version of numpy, of Python, and of the tests' requirements.
 set -euo pipefail
 # shellcheck source=tools/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -25,7 +25,7 @@ PATH=$VENV/bin:$PATH # meson and ninja, by which test_mem_policy builds its own 
 version=$(python -c 'import numpy; print(numpy.__version__)')
 site=$(python -c 'import numpy, os; print(os.path.dirname(os.path.dirname(numpy.__file__)))')
 wanted=$({ cat "$VENV/.isthmus-numpytests"; echo "${NPY_AVAILABLE_MEM:-}"; } | md5sum)
-plain=$ROOT/build/numpy-$version-$TAG-${wanted:0:8}.xml
+plain=$CACHE/numpy-$version-$TAG-${wanted:0:8}.xml
 ours=$RESULTS/numpy.allocator.xml
 
 suite() { # suite REPORT ARGUMENT...
@@ -39,9 +39,8 @@ suite() { # suite REPORT ARGUMENT...
 
 if [[ ! -s $plain ]]; then
   say "numpy's tests with plain numpy $version, two minutes ..."
-  rm -f "$plain.new"
-  suite "$plain.new"
-  mv "$plain.new" "$plain"
+  suite "$RESULTS/numpy.plain.xml"
+  mv "$RESULTS/numpy.plain.xml" "$plain" # a whole report or none
 fi
 PYTHONPATH=$BUILD/python:$ROOT/tests/numpy suite "$ours" -p allocator_plugin | tee "$RESULTS/numpy.allocator.out"
 while read -r kind count name; do result "$kind" "$count" "$name"; done < <(
