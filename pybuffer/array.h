@@ -135,6 +135,8 @@ PyObject *array_item(PyObject *self, Py_ssize_t i);
 PyObject *array_subscript(PyObject *self, PyObject *key);
 int array_ass_subscript(PyObject *self, PyObject *key, PyObject *value);
 PyObject *array_iter(PyObject *self);
+/* Where the one element is that a full index picks out; -1 with IndexError or TypeError. Runs Python code. */
+int array_element(SharedArrayObject *a, PyObject *key, char **at);
 
 PyObject *array_richcompare(PyObject *self, PyObject *other, int op);
 Py_hash_t array_hash(PyObject *self);
@@ -157,6 +159,7 @@ extern PyMethodDef dlpack_methods[], dlpack_functions[];
 extern PyMethodDef arrow_methods[], arrow_functions[];
 extern PyMethodDef memmap_functions[];
 extern PyMethodDef memmap_methods[];
+int atomics_init(PyObject *module); /* atomics.c */
 #define KEYWORDS(function) ((PyCFunction)(void (*)(void))(function)), METH_FASTCALL | METH_KEYWORDS
 
 /* ---- arguments.c ------------------------------------------------------------------------------------------------------------------- */

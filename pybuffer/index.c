@@ -358,6 +358,18 @@ int array_ass_subscript(PyObject *self, PyObject *key, PyObject *value) {
     return result;
 }
 
+int array_element(SharedArrayObject *a, PyObject *key, char **at) {
+    selection s;
+    int result = select_key(a, key, &s);
+    if (result == 0 && !s.element) {
+        PyErr_Format(PyExc_IndexError, "one element is needed: a %d-dimensional array takes %d indices, not %R", a->ndim, a->ndim, key);
+        result = -1;
+    }
+    selection_clear(&s);
+    *at = s.data;
+    return result;
+}
+
 /* ---- length and iteration ---------------------------------------------------------------------------------------------------------- */
 
 Py_ssize_t array_length(PyObject *self) {

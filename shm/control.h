@@ -5,7 +5,7 @@
  *
  *   page 0    header: constant once the file is sealed; its values are copied when a process joins and never read again
  *   page 1    marks: one past the highest used row of each table; a row is used only after its mark was raised
- *   tables    members, windows, descriptors, hints, tickets, names; sparse, all zero at first
+ *   tables    members, windows, descriptors, hints, tickets, names, waiters; sparse, all zero at first
  *
  * Byte locks lie beyond the end of the file, where locks may: at ISTI_LOCK_MEMBER + m, ISTI_LOCK_WINDOW + w, ISTI_LOCK_NAMES.
  */
@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 #define ISTI_CONTROL_MAGIC UINT64_C(0x6d7568747369a731)
-#define ISTI_CONTROL_VERSION 1u
+#define ISTI_CONTROL_VERSION 2u
 
 #define ISTI_LOCK_MEMBER (INT64_C(1) << 40)
 #define ISTI_LOCK_WINDOW (INT64_C(1) << 41)
@@ -32,13 +32,15 @@
 #define ISTI_WINDOWS 1024u
 #define ISTI_TICKETS (1u << 20)
 #define ISTI_NAMES 4096u
+#define ISTI_WAITER_BUCKETS 256u /* a power of two */
+#define ISTI_WAITERS 63u         /* threads that wait, to a bucket */
 #define ISTI_NAME_LENGTH 200u /* bytes of a name, at most */
 #define ISTI_WORDS (ISTI_MEMBERS / 64)
 
 struct isti_control_header {
     uint64_t magic;
     uint32_t version;
-    uint32_t members, descriptors, windows, tickets, names; /* rows of each table */
+    uint32_t members, descriptors, windows, tickets, names, waiter_buckets; /* rows of each table */
     uint8_t id[16];                                         /* the domain's: 128 random bits */
     uint64_t window_size;                                   /* bytes; window w of the data memfd is [w * size, (w + 1) * size) */
     uint64_t data_device, data_inode;                       /* the data memfd's, so that nobody takes another file for it */
@@ -50,6 +52,8 @@ struct isti_control_marks {
     _Alignas(64) _Atomic(uint32_t) windows;
     _Alignas(64) _Atomic(uint32_t) tickets;
     _Alignas(64) _Atomic(uint32_t) names;
+    _Alignas(64) _Atomic(uint64_t) waits;                                /* tickets drawn by waiters: no mark, a count */
+    _Alignas(64) _Atomic(uint64_t) waiter_buckets[ISTI_WAITER_BUCKETS / 64]; /* bit b % 64 of word b / 64: bucket b has been used */
 };
 
 /* A process's place. Written by its process, but for `dirty`, which whoever holds the byte lock writes, and the two words others move. */
@@ -119,6 +123,20 @@ struct isti_name {
     _Atomic(uint8_t) text[ISTI_NAME_LENGTH];
     _Atomic(uint8_t) bytes[1600]; /* what the binding wants to have with it: the token of an array of 64 dimensions has 1,080 */
 };
+
+/* A thread that waits on an element: see waiter.c for the word. */
+struct isti_waiter {
+    _Alignas(64) _Atomic(uint64_t) word;
+    _Atomic(uint64_t) offset;
+    _Atomic(uint32_t) descriptor, generation;
+};
+
+struct isti_waiter_bucket {
+    _Alignas(64) _Atomic(uint32_t) high; /* one past the highest row ever used */
+    _Atomic(uint32_t) spilled;           /* how many buckets behind this one have rows of its */
+    struct isti_waiter rows[ISTI_WAITERS];
+};
+static_assert(sizeof(struct isti_waiter_bucket) == 4096, "a page");
 
 /* S and its parts */
 static inline uint32_t isti_s_generation(uint64_t s) { return (uint32_t)(s >> 36); }

@@ -46,14 +46,18 @@ static uint64_t hint_words(uint32_t descriptors) { return descriptors / 4096 + d
 static uint64_t rounded(uint64_t n) { return (n + 4095) & ~UINT64_C(4095); }
 
 /* Where the tables are, relative to the file's start; the file's size is returned. */
-static uint64_t layout(const struct isti_control_header *h, uint64_t at[6]) {
-    uint64_t sizes[6] = {
-        h->members * sizeof(struct isti_member),         h->windows * sizeof(struct isti_window_row),
-        h->descriptors * sizeof(struct isti_descriptor), h->windows * hint_words(h->descriptors) * 8,
-        h->tickets * sizeof(struct isti_ticket),         h->names * sizeof(struct isti_name),
+static uint64_t layout(const struct isti_control_header *h, uint64_t at[7]) {
+    uint64_t sizes[7] = {
+        h->members * sizeof(struct isti_member),
+        h->windows * sizeof(struct isti_window_row),
+        h->descriptors * sizeof(struct isti_descriptor),
+        h->windows * hint_words(h->descriptors) * 8,
+        h->tickets * sizeof(struct isti_ticket),
+        h->names * sizeof(struct isti_name),
+        h->waiter_buckets * sizeof(struct isti_waiter_bucket),
     };
     uint64_t end = TABLES_AT;
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 7; i++) {
         at[i] = end;
         end += rounded(sizes[i]);
     }
@@ -63,12 +67,12 @@ static uint64_t layout(const struct isti_control_header *h, uint64_t at[6]) {
 static bool power_of_two(uint64_t n) { return n != 0 && (n & (n - 1)) == 0; }
 
 static bool header_makes_sense(const struct isti_control_header *h, uint64_t size) {
-    uint64_t at[6];
+    uint64_t at[7];
     return h->magic == ISTI_CONTROL_MAGIC && h->version == ISTI_CONTROL_VERSION && h->members - 1u < ISTI_MEMBERS &&
            h->descriptors >= ISTI_DESCRIPTORS_LEAST && h->descriptors <= ISTI_DESCRIPTORS && power_of_two(h->descriptors) &&
            h->windows - 1u < ISTI_WINDOWS && h->tickets - 1u < ISTI_TICKETS && h->names - 1u < ISTI_NAMES &&
-           h->window_size >= LEAST_WINDOW && h->window_size % 65536 == 0 && h->window_size <= (UINT64_C(1) << 62) / h->windows &&
-           layout(h, at) == size;
+           h->waiter_buckets <= ISTI_WAITER_BUCKETS && power_of_two(h->waiter_buckets) && h->window_size >= LEAST_WINDOW &&
+           h->window_size % 65536 == 0 && h->window_size <= (UINT64_C(1) << 62) / h->windows && layout(h, at) == size;
 }
 
 /* ---- the process-local side */
@@ -118,7 +122,7 @@ static void *private_table(size_t size) {
 
 /* Maps the tables; h is bounded. */
 static int map_tables(struct isti_domain *d, const struct isti_control_header *h) {
-    uint64_t at[6];
+    uint64_t at[7];
     size_t size = (size_t)layout(h, at);
     char *p = isti_os.mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, d->control_fd, 0);
     if (p == MAP_FAILED)
@@ -131,6 +135,7 @@ static int map_tables(struct isti_domain *d, const struct isti_control_header *h
     d->descriptors = h->descriptors;
     d->tickets = h->tickets;
     d->names = h->names;
+    d->waiter_buckets = h->waiter_buckets;
     d->window_size = h->window_size;
     memcpy(d->id, h->id, sizeof d->id);
     d->marks = (struct isti_control_marks *)(void *)(p + HEADER_BYTES);
@@ -140,6 +145,7 @@ static int map_tables(struct isti_domain *d, const struct isti_control_header *h
     d->hints = (_Atomic(uint64_t) *)(void *)(p + at[3]);
     d->ticket_rows = (struct isti_ticket *)(void *)(p + at[4]);
     d->name_rows = (struct isti_name *)(void *)(p + at[5]);
+    d->waiter_rows = (struct isti_waiter_bucket *)(void *)(p + at[6]);
     d->entries = private_table(d->descriptors * sizeof *d->entries);
     d->given = private_table(d->descriptors * sizeof *d->given);
     d->free_rows = private_table(d->descriptors * sizeof *d->free_rows);
@@ -203,7 +209,7 @@ static void fit_windows(struct isti_control_header *h) {
 static void fit_tables(struct isti_control_header *h) {
     const uint64_t space = limit_of(RLIMIT_AS), file = limit_of(RLIMIT_FSIZE);
     const uint64_t per_row = sizeof(struct isti_entry) + sizeof(struct isti_given) + sizeof(uint32_t);
-    uint64_t at[6];
+    uint64_t at[7];
     for (;;) {
         uint64_t size = layout(h, at);
         if (size <= file && (space == UINT64_MAX || size + h->descriptors * per_row <= space / 8))
@@ -214,6 +220,8 @@ static void fit_tables(struct isti_control_header *h) {
             h->tickets /= 2;
         else if (h->names > 16)
             h->names /= 2;
+        else if (h->waiter_buckets > 4)
+            h->waiter_buckets /= 2;
         else
             return;
     }
@@ -238,7 +246,7 @@ static int make_file(const char *name, uint64_t size, int *out) {
 }
 
 static int make_files(struct isti_domain *d, struct isti_control_header *h) {
-    uint64_t at[6], ignored;
+    uint64_t at[7], ignored;
     fit_windows(h);
     int error = make_file(DATA_NAME, h->windows * h->window_size, &d->data_fd);
     if (error == 0)
@@ -274,6 +282,7 @@ static int make(struct isti_domain **out) {
         .windows = ISTI_WINDOWS,
         .tickets = ISTI_TICKETS,
         .names = ISTI_NAMES,
+        .waiter_buckets = ISTI_WAITER_BUCKETS,
         .window_size = isti_heap_wanted() > ISTI_WINDOW_DEFAULT ? isti_heap_wanted() : ISTI_WINDOW_DEFAULT,
     };
     struct isti_domain *d = new_domain();

@@ -40,7 +40,7 @@ struct isti_domain {
     uint64_t control_device, control_inode, data_device, data_inode;
     char *control;
     size_t control_size;
-    uint32_t members, descriptors, windows, tickets, names; /* rows: copied from the header and bounded */
+    uint32_t members, descriptors, windows, tickets, names, waiter_buckets; /* rows: copied from the header and bounded */
     uint64_t window_size;
     struct isti_control_marks *marks;
     struct isti_member *member_rows;
@@ -49,6 +49,7 @@ struct isti_domain {
     _Atomic(uint64_t) *hints; /* per window: descriptors / 4096 words of summary, then descriptors / 64 words */
     struct isti_ticket *ticket_rows;
     struct isti_name *name_rows;
+    struct isti_waiter_bucket *waiter_rows;
     struct isti_entry *entries;
     struct isti_given *given;
     void *anchor;        /* the mapping that keeps our member's byte lock */
@@ -167,6 +168,10 @@ size_t isti_sweep_domain(struct isti_domain *d);
 size_t isti_sweep_all(void);
 /* Whether somebody has to look now and then. */
 bool isti_sweep_needed(void);
+
+/* ---- waiter.c */
+/* Holding m's byte lock: ends the waits of the dead m. */
+void isti_waiter_sweep(struct isti_domain *d, uint32_t m);
 
 /* ---- lease.c */
 void isti_lease_poll(void); /* what other processes struck out */

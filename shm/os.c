@@ -88,8 +88,7 @@ static int create_thread(pthread_t *thread, const pthread_attr_t *attributes, vo
     struct start start = {.run = run, .argument = argument};
     sem_init(&start.running, 0, 0);
     int error = pthread_create(thread, attributes, started, &start);
-    while (error == 0 && sem_wait(&start.running) != 0) {
-    }
+    while (error == 0 && sem_wait(&start.running) != 0) {}
     return error; /* the semaphore isn't destroyed: sem_post may still be looking at its futex word, and it holds nothing */
 }
 

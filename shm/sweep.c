@@ -63,6 +63,7 @@ static void sweep_row(struct isti_domain *d, uint32_t m, uint32_t index, bool ke
 
 bool isti_sweep_held(struct isti_domain *d, uint32_t m) {
     IST_POINT(SWEEP_LOCKED);
+    isti_waiter_sweep(d, m);
     uint32_t *estate = NULL;
     int64_t left = isti_ticket_estate(d, m, isti_os.now(), &estate);
     if (left < 0)

@@ -53,6 +53,7 @@ _lazy = {
     "BrokenWorkerPool": "pool",
     "Future": "pool",
     "WorkerPool": "pool",
+    "atomics": "atomics",
     "install_numpy_allocator": "_numpy",
     "numpy_allocator": "_numpy",
     "pickle_by_value": "_pickle",
@@ -71,6 +72,7 @@ __all__ = [
     "WorkerPool",
     "array",
     "asarray",
+    "atomics",
     "attach",
     "buffer",
     "configure",
@@ -103,7 +105,8 @@ def __getattr__(name):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f"{__name__}.{_lazy[name]}"), name)
+    module = import_module(f"{__name__}.{_lazy[name]}")
+    value = module if _lazy[name] == name else getattr(module, name)
     globals()[name] = value
     return value
 

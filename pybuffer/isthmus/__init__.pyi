@@ -1,3 +1,4 @@
+from . import atomics as atomics
 from ._core import DetachedError as DetachedError
 from ._core import Error as Error
 from ._core import SegmentGoneError as SegmentGoneError
@@ -45,6 +46,7 @@ __all__ = [
     "WorkerPool",
     "array",
     "asarray",
+    "atomics",
     "attach",
     "buffer",
     "configure",

@@ -234,6 +234,24 @@ static bool names_make_sense(struct look *l) {
     return true;
 }
 
+/* In a row's word, see shm/waiter.c. */
+static bool waiters_make_sense(struct look *l) {
+    for (uint32_t b = 0; b < l->d->waiter_buckets; b++) {
+        struct isti_waiter_bucket *bucket = &l->d->waiter_rows[b];
+        if ((get64(&l->d->marks->waiter_buckets[b / 64]) >> b % 64 & 1) == 0)
+            continue; /* never touched: its page isn't there */
+        for (uint32_t r = 0; r < ISTI_WAITERS; r++) {
+            uint64_t word = get64(&bucket->rows[r].word);
+            uint32_t state = word >> 12 & 15, m = word & 0xfff;
+            if (word != 0 && (r >= get32(&bucket->high) || state > 5 || m >= l->members || word >> 16 > get64(&l->d->marks->waits)))
+                return FAIL(l, "waiter %u of bucket %u is %#llx", r, b, (unsigned long long)word);
+            if (state != 0 && (l->asked & CONTROL_QUIET) != 0 && (!l->alive[m] || (l->asked & CONTROL_EMPTY) != 0))
+                return FAIL(l, "waiter %u of bucket %u is left by %u", r, b, m);
+        }
+    }
+    return true;
+}
+
 static bool is_empty(struct look *l) {
     if (l->range_count > 0)
         return FAIL(l, "descriptor %u is left", l->ranges[0].index);
@@ -260,7 +278,7 @@ static bool look(struct look *l) {
     for (uint32_t i = 0; i < l->descriptors; i++)
         if (!row_makes_sense(l, i))
             return false;
-    if (!tickets_make_sense(l) || !names_make_sense(l))
+    if (!tickets_make_sense(l) || !names_make_sense(l) || !waiters_make_sense(l))
         return false;
     if ((l->asked & CONTROL_QUIET) != 0 && (!ranges_are_apart(l) || !windows_make_sense(l)))
         return false;

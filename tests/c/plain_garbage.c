@@ -158,6 +158,24 @@ static void exclusive(struct player *p) {
         (void)!ist_segment_make_writable(&p->held[i]);
 }
 
+static void wait_one(struct player *p) {
+    ist_waiter w;
+    uint64_t woken;
+    if (p->count == 0)
+        return;
+    ist_segment s = p->held[any(p, p->count)];
+    const size_t offset = any(p, 4) * 4;
+    if (any(p, 2) == 0) {
+        (void)!ist_notify(s, offset, any(p, 3), &woken);
+    } else if (ist_segment_size(s) >= offset + 4 &&
+               ist_wait_begin(s, offset, NULL, 4, *(uint32_t *)((char *)ist_segment_data(s) + offset), &w) == 0) {
+        if (any(p, 2) == 0)
+            ist_wait_cancel(&w);
+        else
+            (void)!ist_wait_on(&w, 0, UINT64_MAX);
+    }
+}
+
 static void look(void) {
     ist_segment_info info[32];
     ist_stats stats = {.struct_size = sizeof stats};
@@ -215,6 +233,8 @@ static void step(struct player *p) {
         name(p);
     else if (r < 62 && any(p, 8) == 0)
         more_processes(p);
+    else if (r < 63)
+        wait_one(p);
     else if (p->count > 0)
         touch(p, p->held[any(p, p->count)]);
 }
@@ -301,6 +321,22 @@ static void in_names(struct garbage *g) {
     }
 }
 
+static void in_waiters(struct garbage *g) {
+    struct isti_waiter_bucket *bucket = &g->d->waiter_rows[pick(g, g->d->waiter_buckets)];
+    struct isti_waiter *row = &bucket->rows[pick(g, 3)];
+    uint64_t word = atomic_load_explicit(&row->word, memory_order_relaxed);
+    switch (pick(g, 8)) {
+    case 0: put64(g, &row->word, word ^ UINT64_C(1) << pick(g, 64)); break;
+    case 1: put64(g, &row->word, (word & ~UINT64_C(0xffff)) | pick(g, 7) << 12 | pick(g, 20)); break;
+    case 2: put64(g, &row->word, pick(g, 40) << 16 | pick(g, 7) << 12 | pick(g, 20)); break;
+    case 3: put32(g, &row->descriptor, number(g)); break;
+    case 4: put32(g, &bucket->high, number(g)); break;
+    case 5: put32(g, &bucket->spilled, number(g)); break;
+    case 6: put64(g, &g->d->marks->waits, number(g)); break;
+    default: put64(g, &g->d->marks->waiter_buckets[pick(g, ISTI_WAITER_BUCKETS / 64)], number(g));
+    }
+}
+
 static void in_members(struct garbage *g) {
     struct isti_member *row = &g->d->member_rows[pick(g, g->d->members)];
     switch (pick(g, 4)) {
@@ -338,7 +374,7 @@ static void in_header(struct garbage *g) {
 
 static void write_garbage(struct garbage *g) {
     static void (*const places[])(struct garbage *) = {in_descriptors, in_descriptors, in_descriptors, in_descriptors, in_tickets,
-                                                       in_tickets,     in_names,       in_members,     in_windows};
+                                                       in_tickets,     in_names,       in_members,     in_windows,     in_waiters};
     uint64_t r = pick(g, 40);
     if (r == 0)
         in_marks(g);

@@ -251,6 +251,57 @@ static void names(struct swarm_held *held) {
     CHECK_EQ(ist_name_publish(name, length, held->segment, &held->tag, sizeof held->tag), 0); /* and stays when the victim dies */
 }
 
+/* A helper begins a wait and dies without having heard that it was notified; another one of ours is asleep meanwhile, and gets it. */
+static void unheard(struct pair *pair, struct swarm_held *held) {
+    const pid_t me = getpid();
+    const uint64_t tag = swarm_tag(held->segment);
+    uint64_t woken;
+    ist_waiter w;
+    pid_t helper;
+    if ((helper = fork_helper()) == 0) {
+        CHECK_EQ(ist_wait_begin(held->segment, 0, NULL, 8, tag, &w), 0);
+        set(&pair->ready, 1);
+        wait_for_victim(&pair->go, me);
+        kill(getpid(), SIGKILL);
+    }
+    wait_for_helper(&pair->ready, helper);
+    CHECK_EQ(ist_wait_begin(held->segment, 0, NULL, 8, tag, &w), 0);
+    CHECK_EQ(ist_notify(held->segment, 0, 1, &woken), 0);
+    CHECK_EQ(woken, 1);
+    set(&pair->go, 1);
+    end_of(helper, true);
+    ist_sweep(); /* by us, or by another just before */
+    int error;
+    while ((error = ist_wait_on(&w, test_now() + UINT64_C(20000000000), UINT64_MAX)) == -EINTR)
+        ;
+    CHECK_EQ(error, 0);
+}
+
+static void waits(struct stage *st, struct swarm_held *held) {
+    const uint64_t tag = swarm_tag(held->segment);
+    uint64_t woken;
+    ist_waiter w[3];
+    CHECK_EQ(ist_wait_begin(held->segment, 0, NULL, 8, tag + 1, &w[0]), -EAGAIN);
+    for (int i = 0; i < 3; i++)
+        CHECK_EQ(ist_wait_begin(held->segment, 0, NULL, 8, tag, &w[i]), 0);
+    CHECK_EQ(ist_notify(held->segment, 0, 1, &woken), 0);
+    CHECK_EQ(woken, 1);
+    CHECK_EQ(ist_wait_on(&w[0], 0, UINT64_MAX), 0);
+    CHECK_EQ(ist_wait_on(&w[1], 0, UINT64_MAX), -ETIMEDOUT);
+    CHECK_EQ(ist_notify(held->segment, 0, 1, &woken), 0);
+    ist_wait_cancel(&w[2]);
+    /* as if another were between its two looks: no other process can be made to stop just there */
+    struct isti_domain *d = isti_domain_home_now();
+    CHECK_EQ(ist_wait_begin(held->segment, 0, NULL, 8, tag, &w[0]), 0);
+    _Atomic(uint64_t) *word = &d->waiter_rows[w[0].row / ISTI_WAITERS].rows[w[0].row % ISTI_WAITERS].word;
+    atomic_store_explicit(word, w[0].word - (UINT64_C(2) << 12), memory_order_seq_cst);
+    CHECK_EQ(ist_notify(held->segment, 0, 1, &woken), 0);
+    CHECK_EQ(woken, 0);
+    CHECK_EQ(atomic_load_explicit(word, memory_order_seq_cst), w[0].word - (UINT64_C(1) << 12));
+    atomic_store_explicit(word, w[0].word - (UINT64_C(4) << 12), memory_order_seq_cst);
+    unheard(&st->pairs[3], held);
+}
+
 /* Helpers die and leave things: half a ticket, half a descriptor, half a punch, a window with two segments that live on here. */
 static void inherit(struct stage *st) {
     const pid_t me = getpid();
@@ -352,6 +403,7 @@ static void victim(struct stage *st) {
     freeze(st);
     leases(&a);
     names(&a);
+    waits(st, &a);
     inherit(st);
     refused(st, c);
     swarm_check(a.segment, a.tag, "at the end");

@@ -251,6 +251,31 @@ static void attach_name(struct swarm_self *self) {
     settle(self, s, tag);
 }
 
+/* Waits a moment on the tag in something held, of which others may have the same; or notifies. */
+static void wait_one(struct swarm_self *self) {
+    struct swarm_held *held = any(self);
+    uint64_t r = test_random(&self->random) >> 20, woken;
+    ist_waiter w;
+    if (held == NULL)
+        return;
+    if (r % 2 == 0) {
+        CHECK_EQ(ist_notify(held->segment, 0, r / 2 % 3, &woken), 0);
+        CHECK(woken <= r / 2 % 3);
+        return;
+    }
+    if (!fits(self, ist_wait_begin(held->segment, 0, NULL, 8, swarm_tag(held->segment), &w)))
+        return;
+    if (r / 2 % 3 == 0) {
+        ist_wait_cancel(&w);
+        return;
+    }
+    uint64_t end = test_now() + r / 8 % 300000;
+    int error;
+    while ((error = ist_wait_on(&w, end, UINT64_MAX)) == -EINTR)
+        ;
+    CHECK(error == 0 || error == -ETIMEDOUT, "%s", ist_strerror(error));
+}
+
 /* A child goes on with what this thread holds, for a while; it may be killed meanwhile. */
 static void fork_one(struct swarm_self *self) {
     uint64_t r = test_random(&self->random);
@@ -301,6 +326,8 @@ void swarm_step(struct swarm_self *self) {
         fork_one(self);
     if (r % 256 == 5)
         name_one(self);
+    if (r % 64 == 6)
+        wait_one(self);
     r >>= 20;
     switch (r % 16) {
     case 0:
