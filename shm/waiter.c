@@ -178,14 +178,16 @@ int ist_wait_begin(ist_segment s, size_t offset, const void *element, size_t siz
 
 static struct isti_waiter *registered(const ist_waiter *w, struct isti_domain **d) {
     *d = isti_domain_by_number(w->domain);
-    return *d == NULL || w->row >= (*d)->waiter_buckets * ISTI_WAITERS ? NULL : row_of(*d, w->row);
+    if (*d == NULL || member_of(w->word) != (*d)->me || w->row >= (*d)->waiter_buckets * ISTI_WAITERS)
+        return NULL; /* a child's copy of its parent's wait, for one */
+    return row_of(*d, w->row);
 }
 
 int ist_wait_on(ist_waiter *w, uint64_t deadline, uint64_t patience) {
     struct isti_domain *d;
     struct isti_waiter *row = registered(w, &d);
     if (row == NULL)
-        return -ENOTRECOVERABLE; /* in a child: the wait was its parent's */
+        return -ENOTRECOVERABLE;
     const uint64_t begun = isti_os.now(), until = patience < deadline - begun && begun < deadline ? begun + patience : deadline;
     for (bool slept = false;; slept = true) {
         /* acquire: pairs with the notifier's move: what it did before is seen */
