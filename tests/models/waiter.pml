@@ -15,18 +15,20 @@
  *
  * run.sh takes the following from here; see there.
  *   pan    -DVECTORSZ=2048 -m200000
- *   sound  calm                      0  -DMAXC=0 -DNN=1
- *   sound  asleep                    0  -DMAXC=0 -DGIVEUP=0
- *   sound  kill                      0  -DNN=1
- *   sound  keys                      0  -DMAXC=0 -DNS=1 -DNK=2 -DNN=1
- *   larger calm_full                 0  -DMAXC=0 -DNN=1 -DOPS=2
+ *   sound  calm            734934  -DMAXC=0 -DNN=1
+ *   sound  asleep          391417  -DMAXC=0 -DNN=1 -DOPS=2 -DGIVEUP=0
+ *   sound  kill           3421152  -DNN=1 -DGIVEUP=0
+ *   sound  keys            652340  -DMAXC=0 -DNS=1 -DNK=2 -DNN=1
+ *   larger calm2                0  -DMAXC=0 -DNN=1 -DOPS=2
+ *   larger asleep2              0  -DMAXC=0 -DGIVEUP=0
+ *   larger kill_gives_up        0  -DNN=1
  * Broken on purpose, -DBROKEN_ and the first word; the assertion that catches it contains the second:
  *   broken NORECHECK       over[x]     -DMAXC=0 -DGIVEUP=0 -DNN=1
  *   broken CHECK_FIRST     over[x]     -DMAXC=0 -DGIVEUP=0 -DNN=1
  *   broken NOTICKET        key[s]==k   -DMAXC=0 -DNS=1 -DNK=2 -DNN=1
- *   broken ANYORDER        was[x]      -DMAXC=0
- *   broken SWEEP_DROPS     n==1        -DNN=1
- *   broken INTERRUPT_DROPS n==1        -DMAXC=0
+ *   broken ANYORDER        was[x]      -DMAXC=0 -DNN=1 -DGIVEUP=0
+ *   broken SWEEP_DROPS     n==1        -DNN=1 -DGIVEUP=0
+ *   broken INTERRUPT_DROPS n==1        -DMAXC=0 -DNN=1
  *
  * NOT here: weak memory (litmus/waiter_*), several buckets, a table that is full, the reference that a waiter has.
  */
@@ -209,7 +211,10 @@ notifier:
   goto done;
 
 survivor:
+#if MAXC>0
   sweep();
+#endif
+  x=NW; do :: x<NP -> gone[x] || over[x]; x++ :: else -> break od;
   STEP( val[0]=1 ); notify(0, NS);
 #if NK>1
   STEP( val[1]=1 ); notify(1, NS);
