@@ -228,7 +228,7 @@ PyMethodDef asarray_functions[] = {
      PyDoc_STR("asarray($module, /, obj, dtype=None, *, copy=None)\n--\n\n"
                "obj as a SharedArray: itself if it is one; without a copy if it is a memoryview, ndarray or other buffer of a segment's\n"
                "memory (read-only if that is); else a copy. copy=True always copies; copy=False raises ValueError, saying why, instead of\n"
-               "copying.")},
+               "copying. A dtype is cast to as array() does.")},
     {"is_shared", core_is_shared, METH_O,
      PyDoc_STR(
          "is_shared($module, obj, /)\n--\n\nWhether asarray(obj, copy=False) would work: obj is a SharedArray, or its memory is a segment's.")},

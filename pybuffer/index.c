@@ -350,7 +350,7 @@ int array_ass_subscript(PyObject *self, PyObject *key, PyObject *value) {
         result = set_element(a, s.data, value);
     } else if (result == 0 && (!s.element || is_one_element(state_of(a), value))) {
         strided to = {s.dtype, s.data, s.ndim, s.shape, s.strides};
-        result = assign(state_of(a), a, &to, value);
+        result = assign(state_of(a), a, &to, value, CAST_SAME_KIND);
     } else {
         result = -1;
     }
