@@ -160,7 +160,7 @@ int fill_discovered(core_state *state, PyObject *object, const discovery *found,
  * S, U and V bytes as well, for fields a tuple. */
 bool is_scalar(const DTypeObject *dtype, PyObject *object);
 
-/* ---- index.c, compare.c, values.c, reduce.c, ownership.c, create.c, asarray.c, dlpack.c, arrow.c, memmap.c */
+/* ---- index.c, compare.c, values.c, reduce.c, ownership.c, create.c, asarray.c, dlpack.c, arrow.c, exchange.c, memmap.c */
 
 Py_ssize_t array_length(PyObject *self);
 PyObject *array_item(PyObject *self, Py_ssize_t i);
@@ -187,6 +187,9 @@ int refuse_subarray(const DTypeObject *dtype); /* -1 with TypeError: values can'
 extern PyMethodDef asarray_functions[];
 extern PyMethodDef dlpack_methods[], dlpack_functions[];
 extern PyMethodDef arrow_methods[], arrow_functions[];
+extern PyMethodDef exchange_methods[];
+/* What an object offers by __isthmus_segment__(): 1 and *out, 0 if it hasn't got it, -1 with an exception. Runs Python code. */
+int exchange_adopt(core_state *state, PyObject *object, SharedArrayObject **out);
 extern PyMethodDef memmap_functions[];
 extern PyMethodDef memmap_methods[];
 #define KEYWORDS(function) ((PyCFunction)(void (*)(void))(function)), METH_FASTCALL | METH_KEYWORDS

@@ -399,6 +399,14 @@ static SharedArrayObject *array_from_buffer(core_state *state, PyObject *object,
 }
 
 SharedArrayObject *array_from_object(core_state *state, PyObject *object, DTypeObject *dtype) {
+    SharedArrayObject *adopted = NULL;
+    if (!Py_IS_TYPE(object, state->array_type) && exchange_adopt(state, object, &adopted) < 0)
+        return NULL;
+    if (adopted != NULL) {
+        SharedArrayObject *copy = array_from_buffer(state, (PyObject *)adopted, dtype);
+        Py_DECREF((PyObject *)adopted);
+        return copy;
+    }
     if (!is_scalar(dtype, object) && PyObject_CheckBuffer(object))
         return array_from_buffer(state, object, dtype);
     discovery found;

@@ -3,6 +3,7 @@
 #define ISTHMUS_ISTHMUS_H
 
 #include <isthmus/error.h>
+#include <isthmus/exchange.h>
 #include <isthmus/heap.h>
 #include <isthmus/lease.h>
 #include <isthmus/process.h>
