@@ -1,4 +1,4 @@
-"""DLPack's, Arrow's and our own exchange's structures by ctypes: what a consumer finds in a capsule, and producers whose every field a test can choose."""
+"""DLPack's, Arrow's and our own exchange's structures by ctypes: what a consumer finds in a capsule, and producers with any field."""
 
 import ctypes
 import threading
@@ -133,6 +133,48 @@ class Calls:
 
     def __len__(self) -> int:
         return len(self.threads)
+
+
+class ArrowStream(ctypes.Structure):
+    _fields_ = (
+        ("get_schema", ctypes.c_void_p), ("get_next", ctypes.c_void_p), ("get_last_error", ctypes.c_void_p), ("release", ctypes.c_void_p),
+        ("private_data", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+Fetch = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+
+
+class StreamProducer:
+    """These arrays one after the other, and an error in place of the end."""
+
+    def __init__(self, arrays: list["ArrowProducer"], error: int, format: bytes) -> None:
+        self.arrays, self.at, self.schema = arrays, 0, ArrowProducer(format)
+
+        def get_schema(stream: int, out: int) -> int:
+            ctypes.memmove(out, ctypes.addressof(self.schema.schema), ctypes.sizeof(ArrowSchema))
+            self.schema.schema.release = None
+            return 0
+
+        def get_next(stream: int, out: int) -> int:
+            if self.at == len(arrays):
+                ArrowArray.from_address(out).release = None
+                return error
+            ctypes.memmove(out, ctypes.addressof(arrays[self.at].array), ctypes.sizeof(ArrowArray))
+            arrays[self.at].array.release = None
+            self.at += 1
+            return 0
+
+        def release_stream(address: int) -> None:
+            ArrowStream.from_address(address).release = None
+
+        self.calls = Calls(release_stream)
+        self.functions = Fetch(get_schema), Fetch(get_next)
+        first, second = (ctypes.cast(f, ctypes.c_void_p).value for f in self.functions)
+        self.structure = ArrowStream(first, second, None, self.calls.address, None)
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return capsule(self.structure, b"arrow_array_stream")
 
 
 _CODE: list[Any] = []  # functions that C may call, and their memory, stay, as those of an extension do

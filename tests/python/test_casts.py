@@ -1,4 +1,4 @@
-"""Casts between all kinds of element, with numpy as the oracle: same_kind where something is assigned, unsafe where a dtype is asked for."""
+"""Casts between all kinds of element, with numpy as the oracle: same_kind in an assignment, unsafe where a dtype is asked for."""
 
 import datetime
 import math
@@ -282,7 +282,8 @@ def test_text_in_a_dtype_without_a_length() -> None:
 
 def test_a_time_without_a_unit_takes_the_one_it_is_given_in() -> None:
     for listed in (
-        ["2026-01-02"], ["2026"], ["2026-01"], ["2026-01-02T03"], ["2026-01-02T03:04", "NaT"], ["2026-01-02 03:04:05"], ["1970-01-01T00:00:00.123"],
+        ["2026-01-02"], ["2026"], ["2026-01"], ["2026-01-02T03"], ["2026-01-02T03:04", "NaT"], ["2026-01-02 03:04:05"],
+        ["1970-01-01T00:00:00.123"],
         ["2026-01-02", "2026-01-02T05"], [None, "2026-01"], [datetime.date(2026, 1, 2)], [datetime.datetime(2026, 1, 2)], ["-5"],
         [np.datetime64("2026-01-02T03")],
     ):  # fmt: skip
@@ -298,8 +299,10 @@ def test_a_time_without_a_unit_takes_the_one_it_is_given_in() -> None:
 # ---- values in lists --------------------------------------------------------------------------------------------------------------
 
 VALUES = [
-    1.5, "5", b"5", "5.5", "1j", 1j, math.nan, 1e30, 300.0, None, "x", "", b"", True, "2026", b"2026-01-02", "NaT", 10**30, 10**400, "z", "1.5",
-    np.datetime64("2026-01-02"), np.timedelta64(5, "s"), np.float32(0.1), np.int8(3), "99", "300", 300, -1, math.inf, datetime.timedelta(days=3),
+    1.5, "5", b"5", "5.5", "1j", 1j, math.nan, 1e30, 300.0, None, "x", "", b"", True, "2026", b"2026-01-02", "NaT", 10**30, 10**400, "z",
+    "1.5",
+    np.datetime64("2026-01-02"), np.timedelta64(5, "s"), np.float32(0.1), np.int8(3), "99", "300", 300, -1, math.inf,
+    datetime.timedelta(days=3),
 ]  # fmt: skip
 # what numpy makes of them by an accident of how it is written: int(datetime64) by way of item(), an int of 400 digits as infinity
 DIFFERENT = {

@@ -1,4 +1,4 @@
-"""__isthmus_segment__(), both ways: E1 and E4 of pybuffer/README.md. Another extension is played by ctypes, which needs only the structure."""
+"""__isthmus_segment__(), both ways: E1 and E4 of pybuffer/README.md. ctypes plays the other extension: it needs only the structure."""
 
 import ctypes
 import gc
@@ -254,7 +254,7 @@ def test_in_other_objects() -> None:
 
     with pytest.raises(ZeroDivisionError):
         ist.asarray(Raises())
-    with pytest.raises(TypeError, match="must return a capsule .* not 5"):
+    with pytest.raises(TypeError, match=r"must return a capsule .* not 5"):
         ist.asarray(Wrong())
     with pytest.raises(KeyError):
         ist.array(Property())

@@ -12,7 +12,7 @@ np = pytest.importorskip("numpy")
 
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
-from numpy_arrays import any_dtype, filled, key, plain, simple_dtype, struct_dtype  # noqa: E402
+from numpy_arrays import any_dtype, filled, key, plain, struct_dtype  # noqa: E402
 
 pytestmark = pytest.mark.matrix
 RANDOM = st.randoms(use_true_random=False)
