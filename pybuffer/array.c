@@ -409,6 +409,7 @@ static void merge(void) {
     n = append_methods(n, ownership_methods);
     n = append_methods(n, dlpack_methods);
     n = append_methods(n, arrow_methods);
+    n = append_methods(n, exchange_methods);
     n = append_methods(n, memmap_methods);
     append_methods(n, message_array_methods);
     n = 0;

@@ -8,6 +8,7 @@
 #define ISTHMUS_ARRAY_H
 
 #include "core.h"
+#include "times.h"
 
 /* Memory described as an array; owns nothing. */
 typedef struct strided {
@@ -56,13 +57,38 @@ PyObject *shape_tuple(int ndim, const Py_ssize_t *values);
 PyObject *array_transposed(SharedArrayObject *a); /* .T */
 extern PyMethodDef shape_methods[];
 
+/* ---- cast.c ------------------------------------------------------------------------------------------------------------------------ */
+
+/* numpy's rules. same_kind: bool < unsigned < signed < float < complex and any width within one, anything as text or raw bytes but for times,
+ * fields by their order: what an assignment does. unsafe: nearly everything as nearly everything, where a dtype was asked for. */
+typedef enum ist_casting { CAST_SAME_KIND, CAST_UNSAFE } ist_casting;
+bool castable(const DTypeObject *from, const DTypeObject *to, ist_casting how);
+int raise_not_castable(const DTypeObject *from, const DTypeObject *to, ist_casting how); /* -1 with TypeError */
+static inline bool dtype_is_number(const DTypeObject *d) { return d->code <= IST_CLONG; }
+
+/* What a conversion may have left out; or-ed together. */
+#define CAST_IMAGINARY 1 /* imaginary parts */
+#define CAST_BEYOND 2    /* floats that no integer is: NaN, too large */
+int warn_of_loss(int lost); /* RuntimeWarning; -1 if that is an error */
+/* n numbers, strided; returns what was lost. Plain C, no GIL needed. */
+int cast_numbers(char *to, Py_ssize_t to_stride, const DTypeObject *to_dtype, const char *from, Py_ssize_t from_stride,
+                 const DTypeObject *from_dtype, size_t n);
+/* One castable element, apart from the other; what was lost, or -1 with an exception and half an element. Runs no Python code of others. */
+int convert_element(const DTypeObject *to, char *out, const DTypeObject *from, const char *in);
+
+/* ---- text.c ------------------------------------------------------------------------------------------------------------------------ */
+
+#define TEXT_ROOM 128 /* for any number or time that is written out, and a zero */
+/* A number as numpy's str() has it; its length, -1 with an exception. */
+Py_ssize_t text_of_number(const DTypeObject *from, const char *item, char text[TEXT_ROOM]);
+Py_ssize_t text_length(const DTypeObject *dtype); /* what numpy reserves for any of a number or a time */
+int put_ascii(const DTypeObject *to, char *out, const char *text, Py_ssize_t n); /* into S or U: cut off or filled up; 0 */
+int read_long_double(PyObject *text, long double *x); /* of a str or bytes; -1 with ValueError */
+
 /* ---- copy.c ------------------------------------------------------------------------------------------------------------------------ */
 
-/* numpy's same_kind: bool < unsigned < signed < float < complex, and any width within one. */
-bool castable(const DTypeObject *from, const DTypeObject *to);
-int raise_not_castable(const DTypeObject *from, const DTypeObject *to); /* -1 with TypeError */
 /* Copies elements between equal shapes, casting; right when the two overlap. The caller pins both; the GIL is dropped for large ones.
- * -1 with MemoryError. */
+ * Warns of what is lost. -1 with an exception. */
 int copy_values(const strided *to, const strided *from);
 int copy_items(const strided *to, const strided *from); /* the same into new memory: what lies between fields comes along */
 void put_item(const DTypeObject *dtype, char *to, const char *item); /* one element of the same dtype */
@@ -70,6 +96,7 @@ void put_item(const DTypeObject *dtype, char *to, const char *item); /* one elem
 void fill_values(const strided *to, const char *item);
 /* Copies n elements of a kind that are `stride` apart into a row. Plain C, no GIL needed. */
 void gather(char *to, const char *from, Py_ssize_t stride, Py_ssize_t itemsize, size_t n);
+void move_items(char *to, Py_ssize_t to_stride, const char *from, Py_ssize_t from_stride, Py_ssize_t itemsize, size_t n);
 
 /* Axes put in an order that suits the memory, joined where they are one run; shared by everything that walks. */
 typedef struct walk {
@@ -103,7 +130,7 @@ void source_close(source *s);
 int broadcast_strides(const strided *from, int ndim, const Py_ssize_t *shape, Py_ssize_t *strides);
 /* Scalar, buffer or nested sequence into `to`, which the caller has checked to be writable. All or nothing but for a failing copy.
  * `owner` (NULL: nobody) is pinned for the writing; Python code may run before it. */
-int assign(core_state *state, SharedArrayObject *owner, const strided *to, PyObject *value);
+int assign(core_state *state, SharedArrayObject *owner, const strided *to, PyObject *value, ist_casting how);
 SharedArrayObject *array_from_object(core_state *state, PyObject *object, DTypeObject *dtype); /* always copies; dtype NULL: inferred */
 SharedArrayObject *array_copy_of(core_state *state, const strided *from, DTypeObject *dtype);  /* C order; the caller pins `from` */
 DTypeObject *promote(core_state *state, const DTypeObject *a,
@@ -113,14 +140,19 @@ DTypeObject *promote(core_state *state, const DTypeObject *a,
 
 /* What a scalar or a nested sequence (of buffers, too) amounts to. */
 typedef struct discovery {
+    ist_casting how; /* arrays inside, and values, become the target's */
     const DTypeObject *target; /* what the elements are to become; decides what is an element. NULL: infer that, too */
     bool infer;
     int ndim; /* -1: no element reached yet */
     Py_ssize_t shape[IST_MAX_NDIM]; /* -1: not known yet */
     DTypeObject *dtype; /* owned; NULL: no element seen */
 } discovery;
-/* Runs Python code; -1 with an exception. `target` NULL, or an S, U or V without a length: inferred. Takes discovery_clear afterwards. */
-int discover(core_state *state, PyObject *object, const DTypeObject *target, discovery *found);
+/* Runs Python code; -1 with an exception. `target` NULL or open: inferred. Takes discovery_clear afterwards. */
+/* S, U, V and times without a length or unit take the one of what becomes them. */
+static inline bool dtype_is_open(const DTypeObject *d) {
+    return d->itemsize == 0 || ((d->code == IST_DATETIME || d->code == IST_TIMEDELTA) && d->unit == UNIT_GENERIC);
+}
+int discover(core_state *state, PyObject *object, const DTypeObject *target, ist_casting how, discovery *found);
 void discovery_clear(discovery *found);
 /* Converts what was discovered into C order at `to`; a sequence that changed meanwhile raises. Runs Python code. */
 int fill_discovered(core_state *state, PyObject *object, const discovery *found, DTypeObject *dtype, char *to);
@@ -128,7 +160,7 @@ int fill_discovered(core_state *state, PyObject *object, const discovery *found,
  * S, U and V bytes as well, for fields a tuple. */
 bool is_scalar(const DTypeObject *dtype, PyObject *object);
 
-/* ---- index.c, compare.c, values.c, reduce.c, ownership.c, create.c, asarray.c, dlpack.c, arrow.c, memmap.c */
+/* ---- index.c, compare.c, values.c, reduce.c, ownership.c, create.c, asarray.c, dlpack.c, arrow.c, exchange.c, memmap.c */
 
 Py_ssize_t array_length(PyObject *self);
 PyObject *array_item(PyObject *self, Py_ssize_t i);
@@ -157,6 +189,9 @@ int refuse_subarray(const DTypeObject *dtype); /* -1 with TypeError: values can'
 extern PyMethodDef asarray_functions[];
 extern PyMethodDef dlpack_methods[], dlpack_functions[];
 extern PyMethodDef arrow_methods[], arrow_functions[];
+extern PyMethodDef exchange_methods[];
+/* What an object offers by __isthmus_segment__(): 1 and *out, 0 if it hasn't got it, -1 with an exception. Runs Python code. */
+int exchange_adopt(core_state *state, PyObject *object, SharedArrayObject **out);
 extern PyMethodDef memmap_functions[];
 extern PyMethodDef memmap_methods[];
 int atomics_init(PyObject *module); /* atomics.c */

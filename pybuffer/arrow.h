@@ -1,4 +1,4 @@
-/* arrow.h: the two structures of the Arrow C data interface (Apache Arrow, "The Arrow C data interface"), and what stands in the capsules of the
+/* arrow.h: the structures of the Arrow C data interface (Apache Arrow, "The Arrow C data interface"), and what stands in the capsules of the
  * Arrow PyCapsule interface: "arrow_schema" and "arrow_array".
  *
  * A structure whose release is NULL is released, or was moved: copied elsewhere byte by byte, and release set to NULL here. */
@@ -31,6 +31,16 @@ struct ArrowArray {
     struct ArrowArray **children;
     struct ArrowArray *dictionary;
     void (*release)(struct ArrowArray *);
+    void *private_data;
+};
+
+/* The Arrow C stream interface: arrays of one schema, one after the other; what stands in a capsule "arrow_array_stream". The functions give 0
+ * or an errno; an array whose release is NULL is the end. */
+struct ArrowArrayStream {
+    int (*get_schema)(struct ArrowArrayStream *, struct ArrowSchema *out);
+    int (*get_next)(struct ArrowArrayStream *, struct ArrowArray *out);
+    const char *(*get_last_error)(struct ArrowArrayStream *);
+    void (*release)(struct ArrowArrayStream *);
     void *private_data;
 };
 

@@ -165,6 +165,14 @@ static PyObject *as_other_memory(core_state *state, PyObject *object, DTypeObjec
 }
 
 static PyObject *as_array(core_state *state, PyObject *object, DTypeObject *dtype, int copy) {
+    SharedArrayObject *adopted = NULL;
+    if (!Py_IS_TYPE(object, state->array_type) && exchange_adopt(state, object, &adopted) < 0)
+        return NULL;
+    if (adopted != NULL) {
+        PyObject *result = as_array(state, (PyObject *)adopted, dtype, copy);
+        Py_DECREF((PyObject *)adopted);
+        return result;
+    }
     if (Py_IS_TYPE(object, state->array_type)) {
         SharedArrayObject *a = (SharedArrayObject *)object;
         if (array_check(a) < 0)
@@ -206,6 +214,17 @@ static PyObject *core_is_shared(PyObject *module, PyObject *object) {
     if (Py_IS_TYPE(object, state->array_type))
         return PyBool_FromLong(array_usable((SharedArrayObject *)object));
     source s;
+    SharedArrayObject *adopted;
+    if (exchange_adopt(state, object, &adopted) < 0) {
+        if (PyErr_ExceptionMatches(PyExc_MemoryError))
+            return NULL;
+        PyErr_Clear(); /* asarray would raise it */
+        Py_RETURN_FALSE;
+    }
+    if (adopted != NULL) {
+        Py_DECREF((PyObject *)adopted);
+        Py_RETURN_TRUE;
+    }
     if (!PyObject_CheckBuffer(object))
         Py_RETURN_FALSE;
     if (source_open(state, object, &s) < 0) {
@@ -225,10 +244,11 @@ static PyObject *core_is_shared(PyObject *module, PyObject *object) {
 
 PyMethodDef asarray_functions[] = {
     {"asarray", KEYWORDS(core_asarray),
-     PyDoc_STR("asarray($module, /, obj, dtype=None, *, copy=None)\n--\n\n"
-               "obj as a SharedArray: itself if it is one; without a copy if it is a memoryview, ndarray or other buffer of a segment's\n"
-               "memory (read-only if that is); else a copy. copy=True always copies; copy=False raises ValueError, saying why, instead of\n"
-               "copying.")},
+     PyDoc_STR(
+         "asarray($module, /, obj, dtype=None, *, copy=None)\n--\n\n"
+         "obj as a SharedArray: itself if it is one; without a copy if it is a memoryview, ndarray or other buffer of a segment's\n"
+         "memory (read-only if that is), or has __isthmus_segment__(); else a copy. copy=True always copies; copy=False raises ValueError, saying why, instead of\n"
+         "copying. A dtype is cast to as array() does.")},
     {"is_shared", core_is_shared, METH_O,
      PyDoc_STR(
          "is_shared($module, obj, /)\n--\n\nWhether asarray(obj, copy=False) would work: obj is a SharedArray, or its memory is a segment's.")},

@@ -277,9 +277,9 @@ static void unpin(SharedArrayObject *owner) {
         hold_leave(owner, HOLD_WRITER);
 }
 
-static int assign_scalar(SharedArrayObject *owner, const strided *to, PyObject *value) {
+static int assign_scalar(SharedArrayObject *owner, const strided *to, PyObject *value, ist_casting how) {
     char few[ITEM_FEW], *item = item_room(to->dtype, few);
-    int result = item == NULL || dtype_set(to->dtype, item, value) < 0 || pin_for_writing(owner) < 0 ? -1 : 0;
+    int result = item == NULL || dtype_put(to->dtype, item, value, how) < 0 || pin_for_writing(owner) < 0 ? -1 : 0;
     if (result == 0) {
         fill_values(to, item);
         unpin(owner);
@@ -288,9 +288,9 @@ static int assign_scalar(SharedArrayObject *owner, const strided *to, PyObject *
     return result;
 }
 
-static int assign_values(SharedArrayObject *owner, const strided *to, const strided *from) {
-    if (!castable(from->dtype, to->dtype))
-        return raise_not_castable(from->dtype, to->dtype);
+static int assign_values(SharedArrayObject *owner, const strided *to, const strided *from, ist_casting how) {
+    if (!castable(from->dtype, to->dtype, how))
+        return raise_not_castable(from->dtype, to->dtype, how);
     Py_ssize_t strides[IST_MAX_NDIM];
     if (broadcast_strides(from, to->ndim, to->shape, strides) < 0 || pin_for_writing(owner) < 0)
         return -1;
@@ -300,18 +300,18 @@ static int assign_values(SharedArrayObject *owner, const strided *to, const stri
     return result;
 }
 
-static int assign_buffer(core_state *state, SharedArrayObject *owner, const strided *to, PyObject *value) {
+static int assign_buffer(core_state *state, SharedArrayObject *owner, const strided *to, PyObject *value, ist_casting how) {
     source s;
     if (source_open(state, value, &s) < 0)
         return -1;
-    int result = assign_values(owner, to, &s.values);
+    int result = assign_values(owner, to, &s.values, how);
     source_close(&s);
     return result;
 }
 
-static int assign_sequence(core_state *state, SharedArrayObject *owner, const strided *to, PyObject *value) {
+static int assign_sequence(core_state *state, SharedArrayObject *owner, const strided *to, PyObject *value, ist_casting how) {
     discovery found;
-    if (discover(state, value, to->dtype, &found) < 0)
+    if (discover(state, value, to->dtype, how, &found) < 0)
         return -1;
     Py_ssize_t nbytes = shape_bytes(found.ndim, found.shape, to->dtype->itemsize);
     if (nbytes < 0)
@@ -326,28 +326,30 @@ static int assign_sequence(core_state *state, SharedArrayObject *owner, const st
     strided from = {to->dtype, room, found.ndim, found.shape, strides};
     int result = fill_discovered(state, value, &found, to->dtype, room);
     if (result == 0)
-        result = assign_values(owner, to, &from);
+        result = assign_values(owner, to, &from, how);
     if (room != few)
         PyMem_RawFree(room);
     return result;
 }
 
-int assign(core_state *state, SharedArrayObject *owner, const strided *to, PyObject *value) {
+int assign(core_state *state, SharedArrayObject *owner, const strided *to, PyObject *value, ist_casting how) {
     if (is_scalar(to->dtype, value))
-        return assign_scalar(owner, to, value);
+        return assign_scalar(owner, to, value, how);
     if (PyObject_CheckBuffer(value))
-        return assign_buffer(state, owner, to, value);
-    return assign_sequence(state, owner, to, value);
+        return assign_buffer(state, owner, to, value, how);
+    return assign_sequence(state, owner, to, value, how);
 }
 
 /* ---- new arrays ------------------------------------------------------------------------------------------------------------------ */
 
 SharedArrayObject *array_copy_of(core_state *state, const strided *from, DTypeObject *dtype) {
-    if (!castable(from->dtype, dtype)) {
-        raise_not_castable(from->dtype, dtype);
+    if (!castable(from->dtype, dtype, CAST_UNSAFE)) {
+        raise_not_castable(from->dtype, dtype, CAST_UNSAFE);
         return NULL;
     }
-    SharedArrayObject *copy = array_create(state, dtype, from->ndim, from->shape, 0);
+    /* what lies between fields comes along, or is nothing: not what the memory held before */
+    const uint32_t flags = dtype->gaps && !dtype_same(from->dtype, dtype) ? IST_ZERO : 0;
+    SharedArrayObject *copy = array_create(state, dtype, from->ndim, from->shape, flags);
     if (copy == NULL)
         return NULL;
     strided to = strided_of(copy);
@@ -359,28 +361,37 @@ SharedArrayObject *array_copy_of(core_state *state, const strided *from, DTypeOb
     return copy;
 }
 
-/* What is asked for, in the length that was found; new reference. `asked` NULL: what was found, float64 if nothing was. */
+/* What is asked for, in the length or unit that was found; new reference. `asked` NULL: what was found, float64 if nothing was. */
 static DTypeObject *with_length(core_state *state, const DTypeObject *asked, const DTypeObject *found) {
     if (asked == NULL && (found == NULL || found->itemsize > 0))
         return found == NULL ? dtype_ref(state->dtypes[IST_F8]) : dtype_ref(found);
     const DTypeObject *kind = asked != NULL ? asked : found;
+    const bool swapped = found != NULL && found->code == kind->code ? found->swapped : kind->swapped; /* as numpy does it */
+    if (kind->code == IST_DATETIME || kind->code == IST_TIMEDELTA) {
+        const bool time = found != NULL && (found->code == IST_DATETIME || found->code == IST_TIMEDELTA);
+        return time ? dtype_of_time(state, kind->code, found->unit, found->count, swapped) : dtype_ref(kind);
+    }
     Py_ssize_t length = 0;
-    if (found != NULL && (found->code == IST_BYTES || found->code == IST_TEXT || found->code == IST_VOID))
-        length = found->code == IST_TEXT ? found->itemsize / 4 : found->itemsize;
+    if (found != NULL && kind->code != IST_VOID && found->code < IST_BYTES)
+        length = text_length(found);
+    else if (found != NULL && kind->code != IST_VOID && (found->code == IST_DATETIME || found->code == IST_TIMEDELTA))
+        length = text_length(found);
+    else if (found != NULL && found->code < IST_STRUCT)
+        length = found->code == IST_TEXT && kind->code != IST_VOID ? found->itemsize / 4 : found->itemsize;
     else if (found != NULL) {
         PyErr_Format(PyExc_TypeError, "'%s' elements as '%s': how long they may become has to be said, as in '%c24'", found->str, kind->str,
                      kind->kind);
         return NULL;
     }
-    return dtype_of_length(state, kind->code, Py_MAX(length, 1), kind->swapped);
+    return dtype_of_length(state, kind->code, Py_MAX(length, 1), swapped);
 }
 
 static SharedArrayObject *array_from_buffer(core_state *state, PyObject *object, DTypeObject *dtype) {
     source s;
     if (source_open(state, object, &s) < 0)
         return NULL;
-    DTypeObject *wanted = dtype == NULL || dtype->itemsize > 0 ? dtype_ref(dtype != NULL ? dtype : s.values.dtype)
-                                                               : with_length(state, dtype, s.values.dtype);
+    DTypeObject *wanted = dtype == NULL || !dtype_is_open(dtype) ? dtype_ref(dtype != NULL ? dtype : s.values.dtype)
+                                                                 : with_length(state, dtype, s.values.dtype);
     SharedArrayObject *copy = wanted == NULL ? NULL : array_copy_of(state, &s.values, wanted);
     Py_XDECREF((PyObject *)wanted);
     source_close(&s);
@@ -388,13 +399,21 @@ static SharedArrayObject *array_from_buffer(core_state *state, PyObject *object,
 }
 
 SharedArrayObject *array_from_object(core_state *state, PyObject *object, DTypeObject *dtype) {
+    SharedArrayObject *adopted = NULL;
+    if (!Py_IS_TYPE(object, state->array_type) && exchange_adopt(state, object, &adopted) < 0)
+        return NULL;
+    if (adopted != NULL) {
+        SharedArrayObject *copy = array_from_buffer(state, (PyObject *)adopted, dtype);
+        Py_DECREF((PyObject *)adopted);
+        return copy;
+    }
     if (!is_scalar(dtype, object) && PyObject_CheckBuffer(object))
         return array_from_buffer(state, object, dtype);
     discovery found;
-    if (discover(state, object, dtype, &found) < 0)
+    if (discover(state, object, dtype, CAST_UNSAFE, &found) < 0)
         return NULL;
     DTypeObject *elements = found.infer ? with_length(state, dtype, found.dtype) : dtype_ref(dtype);
-    SharedArrayObject *a = elements == NULL ? NULL : array_create(state, elements, found.ndim, found.shape, 0);
+    SharedArrayObject *a = elements == NULL ? NULL : array_create(state, elements, found.ndim, found.shape, elements->gaps ? IST_ZERO : 0);
     if (a != NULL && fill_discovered(state, object, &found, elements, a->data) < 0) /* nobody else has it yet */
         Py_CLEAR(a);
     if (a != NULL)

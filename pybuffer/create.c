@@ -70,7 +70,7 @@ static PyObject *core_buffer(PyObject *module, PyObject *nbytes) {
 /* The dtype a value has by itself; new reference. */
 static PyObject *dtype_of_value(core_state *state, PyObject *value) {
     discovery found;
-    if (discover(state, value, NULL, &found) < 0)
+    if (discover(state, value, NULL, CAST_UNSAFE, &found) < 0)
         return NULL;
     return (PyObject *)(found.dtype != NULL ? found.dtype : dtype_ref(state->dtypes[IST_F8]));
 }
@@ -88,7 +88,7 @@ static PyObject *core_full(PyObject *module, PyObject *const *args, Py_ssize_t n
     if (a == NULL)
         return NULL;
     strided to = strided_of(a);
-    if (assign(state, a, &to, given[1]) < 0)
+    if (assign(state, a, &to, given[1], CAST_UNSAFE) < 0)
         Py_CLEAR(a);
     return (PyObject *)a;
 }
@@ -125,7 +125,7 @@ static PyObject *create_like(core_state *state, const signature *parameters, PyO
     bool infer = given[1] == NULL || given[1] == Py_None;
     discovery found;
     DTypeObject *dtype = infer ? NULL : parse_dtype(state, given[1]);
-    if ((dtype == NULL && !infer) || discover(state, given[0], dtype, &found) < 0) {
+    if ((dtype == NULL && !infer) || discover(state, given[0], dtype, CAST_UNSAFE, &found) < 0) {
         Py_XDECREF((PyObject *)dtype);
         return NULL;
     }
@@ -162,14 +162,18 @@ PyMethodDef create_functions[] = {
      PyDoc_STR("zeros($module, /, shape, dtype='f8', *, prefault=False)\n--\n\nA new SharedArray whose elements are 0; else like empty.")},
     {"full", KEYWORDS(core_full),
      PyDoc_STR("full($module, /, shape, fill_value, dtype=None, *, prefault=False)\n--\n\n"
-               "A new SharedArray filled with a value (a scalar, or anything that broadcasts to the shape). dtype None: the value's.")},
+               "A new SharedArray filled with a value (a scalar, or anything that broadcasts to the shape). dtype None: the value's;\n"
+               "else the value is cast as array() casts.")},
     {"buffer", core_buffer, METH_O,
      PyDoc_STR("buffer($module, nbytes, /)\n--\n\nA new SharedArray of that many bytes, dtype 'u1', with whatever the memory holds.")},
     {"array", KEYWORDS(core_array),
-     PyDoc_STR("array($module, /, obj, dtype=None)\n--\n\n"
-               "A new SharedArray with the values of obj: any buffer, a nested sequence, a scalar. Always copies, in C order.\n\n"
-               "dtype None: obj's own, or for sequences the narrowest of bool, int64, float64 and complex128 that holds all. A cast that\n"
-               "isn't of the same kind raises TypeError, an integer that doesn't fit OverflowError.")},
+     PyDoc_STR(
+         "array($module, /, obj, dtype=None)\n--\n\n"
+         "A new SharedArray with the values of obj: any buffer, a nested sequence, a scalar. Always copies, in C order.\n\n"
+         "dtype None: obj's own, or for sequences the narrowest of bool, int64, float64 and complex128 that holds all. A dtype that is\n"
+         "named takes nearly everything, as numpy's casting='unsafe': floats are cut off at the point, numbers become text and text\n"
+         "numbers. An integer that doesn't fit raises OverflowError, text that isn't a number ValueError, and what loses more than\n"
+         "precision (imaginary parts, NaN as an integer) warns by RuntimeWarning.")},
     {"empty_like", KEYWORDS(core_empty_like),
      PyDoc_STR(
          "empty_like($module, /, a, dtype=None)\n--\n\nempty() with the shape and dtype of another array, buffer or nested sequence; in C order.")},

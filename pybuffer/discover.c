@@ -16,12 +16,12 @@ static bool is_sequence(PyObject *object) {
            (PySequence_Check(object) && !PyUnicode_Check(object) && !PyDict_Check(object) && !PyType_Check(object));
 }
 
-/* bytes are values where they can't be meant as a buffer of numbers: for S, U and V, and inside of sequences without a dtype. */
+/* bytes are values where they can't be meant as a buffer of numbers: for S, U and V, and inside of sequences. */
 static bool is_element(const DTypeObject *target, bool nested, PyObject *object) {
     if (is_number(object) || PyUnicode_Check(object))
         return true;
     if (PyBytes_Check(object))
-        return target == NULL ? nested : target->code >= IST_BYTES && target->code <= IST_VOID;
+        return nested || (target != NULL && target->code >= IST_BYTES && target->code <= IST_VOID);
     if (PyTuple_Check(object))
         return target != NULL && target->code == IST_STRUCT;
     return (!PyObject_CheckBuffer(object) && !is_sequence(object)) || numpy_kind(object) != NULL;
@@ -126,7 +126,32 @@ static int see_integer(core_state *state, discovery *found, PyObject *integer) {
     return see_number(state, found, overflow != 0 ? IST_U8 : IST_I8);
 }
 
+/* What text a value becomes says how long the elements are. */
+static int see_written(core_state *state, discovery *found, PyObject *object) {
+    PyObject *text = PyObject_Str(object);
+    int result = text == NULL ? -1 : see_dtype(state, found, dtype_of_length(state, IST_TEXT, PyUnicode_GET_LENGTH(text), false));
+    Py_XDECREF(text);
+    return result;
+}
+
+/* The unit of what becomes a time; none of numbers and None. */
+static int see_unit(core_state *state, discovery *found, PyObject *object) {
+    bool is_time;
+    if (PyLong_Check(object) || object == Py_None)
+        return 0;
+    DTypeObject *time = times_dtype_of_text(state, found->target, object);
+    if (time != NULL || PyErr_Occurred())
+        return see_dtype(state, found, time);
+    time = times_dtype_of(state, object, &is_time);
+    return is_time ? see_dtype(state, found, time) : 0;
+}
+
 static int see_scalar(core_state *state, discovery *found, PyObject *object) {
+    const ist_type_code target = found->target == NULL ? IST_TYPE_CODES : found->target->code;
+    if (target == IST_DATETIME || target == IST_TIMEDELTA)
+        return see_unit(state, found, object);
+    if ((target == IST_BYTES || target == IST_TEXT) && !PyUnicode_Check(object) && !PyBytes_Check(object))
+        return see_written(state, found, object);
     if (PyFloat_Check(object))
         return see_number(state, found, IST_F8);
     if (PyBool_Check(object))
@@ -199,9 +224,10 @@ static int discover_at(core_state *state, PyObject *object, int depth, discovery
     return found->infer ? see_scalar(state, found, object) : 0;
 }
 
-int discover(core_state *state, PyObject *object, const DTypeObject *target, discovery *found) {
+int discover(core_state *state, PyObject *object, const DTypeObject *target, ist_casting how, discovery *found) {
+    found->how = how;
     found->target = target;
-    found->infer = target == NULL || target->itemsize == 0;
+    found->infer = target == NULL || dtype_is_open(target);
     found->ndim = -1;
     found->dtype = NULL;
     for (int i = 0; i < IST_MAX_NDIM; i++)
@@ -225,8 +251,8 @@ static int fill_buffer(core_state *state, PyObject *object, int depth, const dis
     if (s.values.ndim != ndim || memcmp(s.values.shape, found->shape + depth, (size_t)ndim * sizeof *s.values.shape) != 0) {
         raise_changed();
         result = -1;
-    } else if (!castable(s.values.dtype, dtype)) {
-        result = raise_not_castable(s.values.dtype, dtype);
+    } else if (!castable(s.values.dtype, dtype, found->how)) {
+        result = raise_not_castable(s.values.dtype, dtype, found->how);
     } else {
         Py_ssize_t strides[IST_MAX_NDIM];
         fill_c_strides(ndim, s.values.shape, dtype->itemsize, strides);
@@ -243,7 +269,7 @@ static int fill_at(core_state *state, PyObject *object, int depth, const discove
             raise_changed();
             return -1;
         }
-        return dtype_set(dtype, to, object);
+        return dtype_put(dtype, to, object, found->how);
     }
     if (PyObject_CheckBuffer(object))
         return fill_buffer(state, object, depth, found, dtype, to);

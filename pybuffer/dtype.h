@@ -56,6 +56,9 @@ void field_list_clear(field_list *list);
 
 /* ---- element.c ---------------------------------------------------------------------------------------------------------------------- */
 
+/* dtype_set by the rules of a cast: with CAST_UNSAFE text becomes numbers, and floats integers, as int() and float() make them. */
+int dtype_put(const DTypeObject *dtype, char *item, PyObject *value, ist_casting how);
+size_t swap_unit(const DTypeObject *dtype); /* bytes that are turned round as one: complex numbers in halves, text in code points */
 /* Changes the byte order of n elements side by side. No GIL needed. */
 void swap_elements(const DTypeObject *dtype, char *p, size_t n);
 

@@ -23,8 +23,7 @@ static void swap_units(char *p, size_t unit, size_t n) {
         }
 }
 
-/* What is turned round as one: complex numbers in halves, text in code points. */
-static size_t swap_unit(const DTypeObject *d) {
+size_t swap_unit(const DTypeObject *d) {
     if (d->code == IST_TEXT)
         return 4;
     return (size_t)(d->kind == 'c' ? d->itemsize / 2 : d->itemsize);
@@ -293,19 +292,19 @@ static int refuse_value(const DTypeObject *d, PyObject *value) {
     return -1;
 }
 
-/* A str or bytes as it is; a number as it is written; new reference. */
-static PyObject *text_of(const DTypeObject *d, PyObject *value) {
+/* A str or bytes as it is; a number as it is written, and anything where all casts are allowed; new reference. */
+static PyObject *text_of(const DTypeObject *d, PyObject *value, ist_casting how) {
     if (PyUnicode_Check(value) || PyBytes_Check(value))
         return Py_NewRef(value);
-    if (PyLong_Check(value) || PyFloat_Check(value) || PyComplex_Check(value))
+    if (how == CAST_UNSAFE || PyLong_Check(value) || PyFloat_Check(value) || PyComplex_Check(value))
         return PyObject_Str(value);
     refuse_value(d, value);
     return NULL;
 }
 
 /* What is too long is cut off, as numpy does; the rest is filled up with zeros. */
-static int set_bytes(const DTypeObject *d, char *item, PyObject *value) {
-    PyObject *text = text_of(d, value);
+static int set_bytes(const DTypeObject *d, char *item, PyObject *value, ist_casting how) {
+    PyObject *text = text_of(d, value, how);
     if (text != NULL && PyUnicode_Check(text))
         Py_SETREF(text, PyUnicode_AsASCIIString(text));
     if (text == NULL)
@@ -317,8 +316,8 @@ static int set_bytes(const DTypeObject *d, char *item, PyObject *value) {
     return 0;
 }
 
-static int set_text(const DTypeObject *d, char *item, PyObject *value) {
-    PyObject *text = text_of(d, value);
+static int set_text(const DTypeObject *d, char *item, PyObject *value, ist_casting how) {
+    PyObject *text = text_of(d, value, how);
     if (text != NULL && PyBytes_Check(text))
         Py_SETREF(text, PyUnicode_DecodeASCII(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), NULL));
     if (text == NULL)
@@ -350,14 +349,14 @@ static int set_void(const DTypeObject *d, char *item, PyObject *value) {
 
 /* ---- fields ------------------------------------------------------------------------------------------------------------------------------- */
 
-static int set_axis(const DTypeObject *d, int axis, char **item, PyObject *value) {
+static int set_axis(const DTypeObject *d, int axis, char **item, PyObject *value, ist_casting how) {
     if (axis == d->sub_ndim || is_scalar(d->base, value) ||
         (!PyList_Check(value) && !PyTuple_Check(value))) { /* one value for all that is left */
         Py_ssize_t n = 1;
         for (int i = axis; i < d->sub_ndim; i++)
             n *= d->sub_shape[i];
         char *first = *item;
-        if (n > 0 && dtype_set(d->base, first, value) < 0)
+        if (n > 0 && dtype_put(d->base, first, value, how) < 0)
             return -1;
         for (Py_ssize_t i = 1; i < n; i++)
             memcpy(first + i * d->base->itemsize, first, (size_t)d->base->itemsize);
@@ -374,18 +373,18 @@ static int set_axis(const DTypeObject *d, int axis, char **item, PyObject *value
         result = -1;
     }
     for (Py_ssize_t i = 0; i < d->sub_shape[axis] && result == 0; i++)
-        result = set_axis(d, axis + 1, item, PyTuple_GET_ITEM(values, i));
+        result = set_axis(d, axis + 1, item, PyTuple_GET_ITEM(values, i), how);
     Py_DECREF(values);
     return result;
 }
 
 /* A buffer (an ndarray) into a sub-array, by numpy's rules of casting and broadcasting. */
-static int set_from_buffer(const DTypeObject *d, char *item, PyObject *value) {
+static int set_from_buffer(const DTypeObject *d, char *item, PyObject *value, ist_casting how) {
     source s;
     Py_ssize_t own[IST_MAX_NDIM], strides[IST_MAX_NDIM];
     if (source_open((core_state *)PyType_GetModuleState(Py_TYPE((PyObject *)(uintptr_t)d)), value, &s) < 0)
         return -1;
-    int result = castable(s.values.dtype, d->base) ? 0 : raise_not_castable(s.values.dtype, d->base);
+    int result = castable(s.values.dtype, d->base, how) ? 0 : raise_not_castable(s.values.dtype, d->base, how);
     if (result == 0)
         result = broadcast_strides(&s.values, d->sub_ndim, d->sub_shape, strides);
     if (result == 0) {
@@ -398,13 +397,13 @@ static int set_from_buffer(const DTypeObject *d, char *item, PyObject *value) {
     return result;
 }
 
-static int set_subarray(const DTypeObject *d, char *item, PyObject *value) {
+static int set_subarray(const DTypeObject *d, char *item, PyObject *value, ist_casting how) {
     if (PyObject_CheckBuffer(value) && !is_scalar(d->base, value))
-        return set_from_buffer(d, item, value);
-    return set_axis(d, 0, &item, value);
+        return set_from_buffer(d, item, value, how);
+    return set_axis(d, 0, &item, value, how);
 }
 
-static int set_fields(const DTypeObject *d, char *item, PyObject *value) {
+static int set_fields(const DTypeObject *d, char *item, PyObject *value, ist_casting how) {
     const bool each = PyTuple_Check(value);
     if (each && PyTuple_GET_SIZE(value) != d->nfields) {
         PyErr_Format(PyExc_ValueError, "could not assign tuple of length %zd to structure with %zd fields", PyTuple_GET_SIZE(value),
@@ -415,19 +414,72 @@ static int set_fields(const DTypeObject *d, char *item, PyObject *value) {
         return refuse_value(d, value);
     memset(item, 0, (size_t)d->itemsize); /* the padding, too */
     for (Py_ssize_t i = 0; i < d->nfields; i++) /* one value goes into all of them */
-        if (dtype_set(d->fields[i].dtype, item + d->fields[i].offset, each ? PyTuple_GET_ITEM(value, i) : value) < 0)
+        if (dtype_put(d->fields[i].dtype, item + d->fields[i].offset, each ? PyTuple_GET_ITEM(value, i) : value, how) < 0)
             return -1;
     return 0;
 }
 
-int dtype_set(const DTypeObject *d, char *item, PyObject *value) {
+/* ---- any value as a number -------------------------------------------------------------------------------------------------------------- */
+
+static PyObject *complex_of_text(PyObject *text) {
+    PyObject *decoded =
+        PyUnicode_Check(text) ? Py_NewRef(text) : PyUnicode_DecodeASCII(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), NULL);
+    PyObject *result = decoded == NULL ? NULL : PyObject_CallOneArg((PyObject *)&PyComplex_Type, decoded);
+    Py_XDECREF(decoded);
+    return result;
+}
+
+/* What dtype_set takes for such a number; new reference. Text is read as int(), float() and complex() read it, None is NaN. */
+static PyObject *as_number(const DTypeObject *d, PyObject *value) {
+    const bool text = PyUnicode_Check(value) || PyBytes_Check(value);
+    switch (d->kind) {
+    case 'b':
+        if (text)
+            return PyBool_FromLong(PyObject_Length(value) > 0);
+        return value == Py_None ? Py_NewRef(Py_False) : Py_NewRef(value);
+    case 'i':
+    case 'u': return PyIndex_Check(value) ? Py_NewRef(value) : PyNumber_Long(value);
+    default:
+        if (value == Py_None)
+            return d->kind == 'f' ? PyFloat_FromDouble(Py_NAN) : PyComplex_FromDoubles(Py_NAN, Py_NAN);
+        if (!text)
+            return Py_NewRef(value);
+        return d->kind == 'f' ? PyFloat_FromString(value) : complex_of_text(value);
+    }
+}
+
+static int put_number(const DTypeObject *d, char *item, PyObject *value) {
+    long double x;
+    if (d->code == IST_LONG && (PyUnicode_Check(value) || PyBytes_Check(value))) { /* more digits than a float has */
+        if (read_long_double(value, &x) < 0)
+            return -1;
+        memcpy(item, &x, sizeof x);
+        if (d->swapped)
+            swap_elements(d, item, 1);
+        return 0;
+    }
+    PyObject *number = as_number(d, value);
+    int result = number == NULL ? -1 : dtype_set(d, item, number);
+    Py_XDECREF(number);
+    return result;
+}
+
+/* ---- any ---------------------------------------------------------------------------------------------------------------------------------- */
+
+int dtype_set(const DTypeObject *d, char *item, PyObject *value) { return dtype_put(d, item, value, CAST_SAME_KIND); }
+
+int dtype_put(const DTypeObject *d, char *item, PyObject *value, ist_casting how) {
     int result;
+    if (how == CAST_UNSAFE && dtype_is_number(d) && !PyFloat_CheckExact(value) && !PyLong_Check(value))
+        return put_number(d, item, value);
+    if (how == CAST_UNSAFE && (d->kind == 'i' || d->kind == 'u') && PyFloat_CheckExact(value))
+        return put_number(d, item, value);
     switch (d->code) {
-    case IST_BYTES: return set_bytes(d, item, value);
-    case IST_TEXT: return set_text(d, item, value);
+    case IST_BYTES: return set_bytes(d, item, value, how);
+    case IST_TEXT: return set_text(d, item, value, how);
     case IST_VOID: return set_void(d, item, value);
-    case IST_STRUCT: return set_fields(d, item, value);
-    case IST_SUBARRAY: return set_subarray(d, item, value);
+    case IST_STRUCT: return set_fields(d, item, value, how);
+    case IST_SUBARRAY: return set_subarray(d, item, value, how);
     case IST_DATETIME:
     case IST_TIMEDELTA: {
         int64_t x;

@@ -230,6 +230,15 @@ static PyObject *get_element(SharedArrayObject *a, const char *item) {
     return value;
 }
 
+/* a[i] of one axis, where i is a small int inside it: the element's address; NULL without an exception: it is something else. Runs no Python
+ * code, so that the GIL alone stands for a pin as long as none is run after it (A4). */
+static inline char *plain_element(SharedArrayObject *a, PyObject *key) {
+    if (a->ndim != 1 || !PyLong_CheckExact(key) || !PyUnstable_Long_IsCompact((PyLongObject *)key) || !array_usable(a))
+        return NULL;
+    const Py_ssize_t i = PyUnstable_Long_CompactValue((PyLongObject *)key), length = a->dims[0], at = i < 0 ? i + length : i;
+    return (size_t)at < (size_t)length ? a->data + at * a->dims[1] : NULL;
+}
+
 PyObject *array_item(PyObject *self, Py_ssize_t i) {
     SharedArrayObject *a = (SharedArrayObject *)self;
     if (a->ndim == 0) {
@@ -249,6 +258,16 @@ PyObject *array_item(PyObject *self, Py_ssize_t i) {
 
 PyObject *array_subscript(PyObject *self, PyObject *key) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+#ifndef Py_GIL_DISABLED
+    const char *item = plain_element(a, key);
+    if (item != NULL && dtype_is_native(a->dtype)) { /* making a number runs no Python code */
+        double x;
+        if (a->dtype->code != IST_F8)
+            return dtype_get(a->dtype, item);
+        memcpy(&x, item, sizeof x);
+        return PyFloat_FromDouble(x);
+    }
+#endif
     if (a->ndim == 1) { /* the common keys, without going through what they could be */
         if (PySlice_Check(key)) {
             selection s;
@@ -329,6 +348,13 @@ static bool is_one_element(core_state *state, PyObject *value) {
 
 int array_ass_subscript(PyObject *self, PyObject *key, PyObject *value) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+#ifndef Py_GIL_DISABLED
+    char *item = value == NULL ? NULL : plain_element(a, key), eight[8];
+    if (item != NULL && convert_plain(a->dtype, eight, value) && !array_readonly(a)) {
+        memcpy(item, eight, sizeof eight);
+        return 0;
+    }
+#endif
     if (array_check(a) < 0)
         return -1;
     if (value == NULL) {
@@ -350,7 +376,7 @@ int array_ass_subscript(PyObject *self, PyObject *key, PyObject *value) {
         result = set_element(a, s.data, value);
     } else if (result == 0 && (!s.element || is_one_element(state_of(a), value))) {
         strided to = {s.dtype, s.data, s.ndim, s.shape, s.strides};
-        result = assign(state_of(a), a, &to, value);
+        result = assign(state_of(a), a, &to, value, CAST_SAME_KIND);
     } else {
         result = -1;
     }

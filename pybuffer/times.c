@@ -8,6 +8,9 @@
 
 #include "dtype.h"
 
+#include <errno.h>
+#include <stdlib.h>
+
 typedef __int128 int128;
 
 static const char *const unit_names[] = {"Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as", "generic"};
@@ -148,6 +151,29 @@ bool times_convert(int64_t value, const DTypeObject *from, const DTypeObject *to
     return scale((year - 1970) * 12 + month - 1, UNIT_M, 1, to->unit, to->count, out);
 }
 
+bool times_convert_any(int64_t value, const DTypeObject *from, const DTypeObject *to, int64_t *out) {
+    static const DTypeObject months = {.code = IST_TIMEDELTA, .unit = UNIT_M, .count = 1};
+    enum { DAYS = 146097, MONTHS = 4800 }; /* of 400 years */
+    const bool here = by_calendar(from->unit);
+    *out = value;
+    if (value == NAT || to->unit == UNIT_GENERIC)
+        return true;
+    if (from->code == IST_DATETIME || from->unit == UNIT_GENERIC || here == by_calendar(to->unit))
+        return times_convert(value, from, to, out);
+    /* seconds have whole numbers in both: DAYS * 86400 in MONTHS */
+    int64_t whole;
+    if (here) {
+        if (!times_convert(value, from, &months, &whole))
+            return false;
+        int128 seconds = (int128)whole * DAYS * 86400 / MONTHS;
+        return fits(seconds, &whole) && scale(whole, UNIT_s, 1, to->unit, to->count, out);
+    }
+    if (!scale(value, from->unit, from->count, UNIT_s, 1, &whole))
+        return false;
+    int128 scaled = (int128)whole * MONTHS, divisor = (int128)DAYS * 86400;
+    return fits(scaled / divisor - (scaled % divisor != 0 && scaled < 0), &whole) && times_convert(whole, &months, to, out);
+}
+
 static int64_t divisor_of(int64_t a, int64_t b) {
     while (b != 0) {
         int64_t rest = a % b;
@@ -231,21 +257,86 @@ static PyObject *get_datetime(const DTypeObject *d, int64_t value) {
 }
 
 static PyObject *get_timedelta(const DTypeObject *d, int64_t value) {
-    int64_t n;
-    if (by_calendar(d->unit) || !times_convert(value, d, &microseconds_difference, &n))
+    if (by_calendar(d->unit))
         return PyLong_FromLongLong(value);
-    int64_t days = floor_divide(n, INT64_C(86400000000)), rest = n - days * INT64_C(86400000000);
+    /* more than 64 bits of microseconds are no more than timedelta has */
+    int128 n = (int128)value * d->count;
+    if (__builtin_mul_overflow(n, (int128)ratio(d->unit, UNIT_us), &n))
+        return PyLong_FromLongLong(value);
+    const int128 day = INT64_C(86400000000), days = n / day - (n % day < 0);
+    const int64_t rest = (int64_t)(n - days * day);
     if (days < -999999999 || days > 999999999)
         return PyLong_FromLongLong(value);
     return make("timedelta", "(iii)", (int)days, (int)(rest / 1000000), (int)(rest % 1000000));
 }
 
 PyObject *times_get(const DTypeObject *d, int64_t value) {
-    if (value == NAT)
+    if (value == NAT || (d->code == IST_DATETIME && d->unit == UNIT_GENERIC)) /* a date that nobody can say, as for numpy */
         Py_RETURN_NONE;
     if (d->unit > UNIT_us) /* finer than a datetime can be */
         return PyLong_FromLongLong(value);
     return d->code == IST_DATETIME ? get_datetime(d, value) : get_timedelta(d, value);
+}
+
+/* ---- as text ---------------------------------------------------------------------------------------------------------------------- */
+
+static int write_difference(const DTypeObject *d, int64_t value, char *text) {
+    static const char *const names[] = {
+        "years",        "months",       "weeks",       "days",        "hours",        "minutes",     "seconds",
+        "milliseconds", "microseconds", "nanoseconds", "picoseconds", "femtoseconds", "attoseconds", "generic time units"};
+    return PyOS_snprintf(text, TEXT_ROOM, "%lld %s", (long long)((uint64_t)value * (uint64_t)d->count), names[d->unit]);
+}
+
+static int beyond_dates(const DTypeObject *d, int64_t value) {
+    PyErr_Format(PyExc_ValueError, "%lld as '%s' is no date that can be written out", (long long)value, d->str);
+    return -1;
+}
+
+/* Below a day: "T10:30:00.250", as far as the unit goes. `of_day` counts seconds, `fraction` the units that are left. */
+static int write_clock(const DTypeObject *d, int of_day, int64_t fraction, char *text) {
+    int n = PyOS_snprintf(text, TEXT_ROOM / 2, "T%02d", of_day / 3600);
+    if (d->unit >= UNIT_m)
+        n += PyOS_snprintf(text + n, TEXT_ROOM / 2, ":%02d", of_day / 60 % 60);
+    if (d->unit >= UNIT_s)
+        n += PyOS_snprintf(text + n, TEXT_ROOM / 4, ":%02d", of_day % 60);
+    if (d->unit > UNIT_s)
+        n += PyOS_snprintf(text + n, TEXT_ROOM / 4, ".%0*lld", 3 * (d->unit - UNIT_s), (long long)fraction);
+    return n;
+}
+
+int times_write(const DTypeObject *d, int64_t value, char *text) {
+    int64_t days, year, fraction = 0;
+    int month, day, of_day = 0;
+    if (value == NAT)
+        return PyOS_snprintf(text, TEXT_ROOM, "NaT");
+    if (d->code == IST_TIMEDELTA)
+        return write_difference(d, value, text);
+    if (d->unit == UNIT_GENERIC)
+        return beyond_dates(d, value);
+    if (d->unit <= UNIT_D) {
+        if (!times_convert(value, d, &days_dtype, &days))
+            return beyond_dates(d, value);
+    } else {
+        const int128 units = (int128)value * d->count;
+        const int64_t per = d->unit > UNIT_s ? ratio(UNIT_s, d->unit) : 1, each = d->unit == UNIT_h ? 3600 : d->unit == UNIT_m ? 60 : 1;
+        const int128 seconds = (units / per - (units % per < 0)) * each;
+        const int128 all_days = seconds / 86400 - (seconds % 86400 < 0);
+        fraction = (int64_t)(units - (units / per - (units % per < 0)) * per);
+        of_day = (int)(seconds - all_days * 86400);
+        if (!fits(all_days, &days))
+            return beyond_dates(d, value);
+    }
+    if (days > INT64_MAX - 719468)
+        return beyond_dates(d, value);
+    date_of(days, &year, &month, &day);
+    int n = PyOS_snprintf(text, TEXT_ROOM / 2, "%04lld", (long long)year);
+    if (d->unit >= UNIT_M)
+        n += PyOS_snprintf(text + n, TEXT_ROOM / 4, "-%02d", month);
+    if (d->unit >= UNIT_W)
+        n += PyOS_snprintf(text + n, TEXT_ROOM / 4, "-%02d", day);
+    if (d->unit > UNIT_D)
+        n += write_clock(d, of_day, fraction, text + n);
+    return n;
 }
 
 /* ---- from Python ------------------------------------------------------------------------------------------------------------------ */
@@ -299,7 +390,7 @@ static bool read_year(const char **at, int64_t *year) {
     *year = 0;
     for (; **at >= '0' && **at <= '9' && *year < INT64_C(1) << 50; ++*at)
         *year = *year * 10 + (**at - '0');
-    if (*at - begin < 4 || *year >= INT64_C(1) << 50)
+    if (*at == begin || *year >= INT64_C(1) << 50)
         return false;
     *year = negative ? -*year : *year;
     return true;
@@ -342,8 +433,28 @@ static bool read_iso(const char *at, broken_down *t) {
     return (*at == 'T' || *at == ' ') && read_clock(at + 1, t);
 }
 
+static bool read_count(const char *text, int64_t *value) {
+    char *end;
+    errno = 0;
+    *value = strtoll(text, &end, 10);
+    return errno == 0 && end != text && *end == '\0' && !Py_ISSPACE((unsigned char)*text);
+}
+
+/* The bytes of a str or bytes without zeros in them; NULL with an exception. */
+static const char *plain_text(PyObject *object) {
+    Py_ssize_t n;
+    const char *text = PyUnicode_Check(object) ? PyUnicode_AsUTF8AndSize(object, &n) : PyBytes_AS_STRING(object);
+    if (!PyUnicode_Check(object))
+        n = PyBytes_GET_SIZE(object);
+    if (text != NULL && strlen(text) != (size_t)n) {
+        PyErr_Format(PyExc_ValueError, "a zero byte in %R", object);
+        return NULL;
+    }
+    return text;
+}
+
 static int set_text(const DTypeObject *d, int64_t *value, PyObject *object) {
-    const char *text = PyUnicode_AsUTF8(object);
+    const char *text = plain_text(object);
     broken_down t;
     if (text == NULL)
         return -1;
@@ -351,8 +462,10 @@ static int set_text(const DTypeObject *d, int64_t *value, PyObject *object) {
         *value = NAT;
         return 0;
     }
-    if (d->code != IST_DATETIME || !read_iso(text, &t))
-        return refuse_time(d, object, d->code == IST_DATETIME ? "it isn't an ISO 8601 time" : "it isn't a number of units");
+    if (d->code == IST_TIMEDELTA)
+        return read_count(text, value) ? 0 : refuse_time(d, object, "it isn't a number of units");
+    if (!read_iso(text, &t))
+        return refuse_time(d, object, "it isn't an ISO 8601 time");
     return put_together(d, &t, value) ? 0 : refuse_time(d, object, "it is outside what the unit can express");
 }
 
@@ -440,9 +553,9 @@ int times_set(const DTypeObject *d, int64_t *value, PyObject *object) {
         *value = NAT;
         return 0;
     }
-    if (PyUnicode_Check(object))
+    if (PyUnicode_Check(object) || PyBytes_Check(object))
         return set_text(d, value, object);
-    if (PyLong_Check(object) && !PyBool_Check(object)) {
+    if (PyLong_Check(object)) {
         *value = PyLong_AsLongLong(object);
         return *value == -1 && PyErr_Occurred() ? -1 : 0;
     }
@@ -457,6 +570,27 @@ int times_set(const DTypeObject *d, int64_t *value, PyObject *object) {
         return set_timedelta(d, value, object);
     PyErr_Format(PyExc_TypeError, "%R of type %.200s doesn't become a '%s'", object, Py_TYPE(object)->tp_name, d->str);
     return -1;
+}
+
+DTypeObject *times_dtype_of_text(core_state *state, const DTypeObject *kind, PyObject *object) {
+    broken_down t;
+    if (!PyUnicode_Check(object) && !PyBytes_Check(object))
+        return NULL;
+    const char *text = plain_text(object);
+    if (text == NULL || kind->code != IST_DATETIME || !read_iso(text, &t))
+        return NULL;
+    int unit = UNIT_Y;
+    const char *at = strchr(text + 1, '-'); /* a year may be negative */
+    if (at != NULL)
+        unit = strlen(at) == 3 ? UNIT_M : UNIT_D;
+    const char *clock = strchr(text, ':'), *point = strchr(text, '.');
+    if (point != NULL)
+        unit = UNIT_s + (int)Py_MIN((strlen(point + 1) + 2) / 3, 6);
+    else if (clock != NULL)
+        unit = strchr(clock + 1, ':') != NULL ? UNIT_s : UNIT_m;
+    else if (strpbrk(text, "T ") != NULL)
+        unit = UNIT_h;
+    return dtype_of_time(state, IST_DATETIME, unit, 1, false);
 }
 
 DTypeObject *times_dtype_of(core_state *state, PyObject *object, bool *found) {

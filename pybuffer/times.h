@@ -30,6 +30,8 @@ const char *times_unit_name(int unit);
  * convert (months to days, for differences). No GIL needed. */
 bool times_convert(int64_t value, const DTypeObject *from, const DTypeObject *to, int64_t *out);
 bool times_convertible(const DTypeObject *from, const DTypeObject *to);
+/* The same between all units: a month of a difference is a 4800th of 400 years. */
+bool times_convert_any(int64_t value, const DTypeObject *from, const DTypeObject *to, int64_t *out);
 /* The unit both can be expressed in; false: there is none. */
 bool times_common(const DTypeObject *a, const DTypeObject *b, int *unit, int32_t *count);
 
@@ -37,6 +39,10 @@ bool times_common(const DTypeObject *a, const DTypeObject *b, int *unit, int32_t
 PyObject *times_get(const DTypeObject *dtype, int64_t value);
 /* date, datetime, timedelta, int, None, ISO 8601 text, numpy's scalars. -1 with an exception that names the value. */
 int times_set(const DTypeObject *dtype, int64_t *value, PyObject *object);
+/* ISO 8601, as far as the unit goes; "5 seconds"; "NaT"; into room for TEXT_ROOM. Its length, -1 with ValueError. */
+int times_write(const DTypeObject *dtype, int64_t value, char *text);
+/* The dtype of the unit that a str or bytes as such a time is given in. New reference; NULL without an exception if it's neither, or no time. */
+DTypeObject *times_dtype_of_text(core_state *state, const DTypeObject *kind, PyObject *object);
 /* The dtype such an object has by itself; *found says whether it is one. New reference, NULL with an exception or if !*found. */
 DTypeObject *times_dtype_of(core_state *state, PyObject *object, bool *found);
 

@@ -216,7 +216,7 @@ static PyObject *array_fill(PyObject *self, PyObject *value) {
         PyErr_SetString(PyExc_ValueError, "assignment destination is read-only");
         return NULL;
     }
-    if (assign(state_of(a), a, &to, value) < 0)
+    if (assign(state_of(a), a, &to, value, CAST_SAME_KIND) < 0)
         return NULL;
     Py_RETURN_NONE;
 }

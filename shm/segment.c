@@ -434,6 +434,22 @@ static int acquire_entry(uint32_t entry, const void *block, size_t inside, ist_s
     return error == -ESTALE ? -EAGAIN : error; /* it ended, or make_writable gave it another generation: the next look tells */
 }
 
+int ist_segment_acquire_handle(ist_segment s, ist_segment *out) {
+    ist_slot *slot = isti_slab_slot(s.index);
+    if (slot == NULL || slot != s.slot) /* nothing at s.slot is touched unless it is one of ours */
+        return -EINVAL;
+    for (;;) {
+        /* acquire: as in acquire_entry */
+        uint64_t state = atomic_load_explicit(&slot->state, memory_order_acquire);
+        if ((state & IST_EXCLUSIVE) != 0)
+            continue; /* a few instructions, after which the generation tells */
+        int error = isti_slot_add_owner(slot, state, s.generation, out);
+        /* relaxed: only whether it was the bit that made it fail; the next look decides */
+        if (error != -ESTALE || (atomic_load_explicit(&slot->state, memory_order_relaxed) & IST_EXCLUSIVE) == 0)
+            return error;
+    }
+}
+
 int ist_segment_acquire_address(const void *data, ist_segment *out) {
     int error;
     while ((error = acquire_entry(isti_address_get(data), data, 0, out)) == -EAGAIN)

@@ -4,6 +4,7 @@
 
 #include <isthmus/atomic.h>
 #include <isthmus/error.h>
+#include <isthmus/exchange.h>
 #include <isthmus/heap.h>
 #include <isthmus/lease.h>
 #include <isthmus/process.h>

@@ -117,6 +117,10 @@ IST_MUST_CHECK IST_API int ist_segment_token(ist_segment s, ist_token *out);
  * wrapped memory or a mapped file of another process: see ist_segment_file), -EINVAL (not a token), -EOVERFLOW (2^31 - 2 owners), -ENOMEM, -EBADMSG. */
 IST_MUST_CHECK IST_API int ist_segment_acquire(const ist_token *token, ist_segment *out);
 
+/* Adds an owner to the segment of a handle that came from somebody else's hands, who owns a reference meanwhile. Ownership: *out is one.
+ * Errors: -EINVAL (it was never a handle of this library), -ESTALE (its segment is gone), -EOVERFLOW. */
+IST_MUST_CHECK IST_API int ist_segment_acquire_handle(ist_segment s, ist_segment *out);
+
 /* Adds an owner to the live heap segment whose first byte is at `data`, in constant time. Errors: -ESTALE if there is none, -EOVERFLOW. */
 IST_MUST_CHECK IST_API int ist_segment_acquire_address(const void *data, ist_segment *out);
 

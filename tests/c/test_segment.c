@@ -452,6 +452,34 @@ Test(segment, address_of_wrapped_memory_finds_nothing) {
 
 /* ---- freeze and make_writable (S6) */
 
+Test(segment, acquire_by_handle) {
+    ist_segment s = test_create(100, 0), t = {0}, other = test_create(100, 0), wrapped;
+    CHECK_EQ(ist_segment_acquire_handle(s, &t), 0);
+    CHECK_EQ(test_owners(s), 2);
+    CHECK(t.slot == s.slot && t.generation == s.generation && t.index == s.index);
+    ist_segment_release(t);
+    static char memory[8];
+    CHECK_EQ(ist_segment_wrap(memory, sizeof memory, NULL, NULL, 0, &wrapped), 0); /* of any kind */
+    CHECK_EQ(ist_segment_acquire_handle(wrapped, &t), 0);
+    ist_segment_release(t);
+    ist_segment_release(wrapped);
+    const ist_segment none[] = {
+        {.slot = (ist_slot *)16, .generation = s.generation, .index = s.index}, /* nothing is there to be looked at */
+        {.slot = other.slot, .generation = s.generation, .index = s.index},
+        {.slot = s.slot, .generation = s.generation, .index = UINT32_MAX},
+        {0},
+    };
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++)
+        CHECK_EQ(ist_segment_acquire_handle(none[i], &t), -EINVAL);
+    ist_segment old = s;
+    old.generation++;
+    CHECK_EQ(ist_segment_acquire_handle(old, &t), -ESTALE);
+    ist_segment_release(s);
+    CHECK_EQ(ist_segment_acquire_handle(s, &t), -ESTALE);
+    CHECK_EQ(test_owners(other), 1);
+    ist_segment_release(other);
+}
+
 Test(segment, freeze) {
     ist_segment s = test_create(10, 0), t;
     ist_token token = test_token(s);

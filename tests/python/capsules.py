@@ -1,4 +1,4 @@
-"""DLPack's and Arrow's structures by ctypes: what a consumer finds in a capsule, and producers whose every field a test can choose."""
+"""DLPack's, Arrow's and our own exchange's structures by ctypes: what a consumer finds in a capsule, and producers with any field."""
 
 import ctypes
 import threading
@@ -17,6 +17,7 @@ _api.PyCapsule_New.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p
 PLAIN, VERSIONED = b"dltensor", b"dltensor_versioned"
 USED = {PLAIN: b"used_dltensor", VERSIONED: b"used_dltensor_versioned"}
 SCHEMA, ARRAY = b"arrow_schema", b"arrow_array"
+EXCHANGE = b"isthmus_segment"
 
 READ_ONLY, IS_COPIED = 1, 2
 Deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -57,7 +58,23 @@ class ArrowArray(ctypes.Structure):
     )  # fmt: skip
 
 
-STRUCTURES = {PLAIN: Plain, VERSIONED: Versioned, SCHEMA: ArrowSchema, ARRAY: ArrowArray}
+class Segment(ctypes.Structure):
+    _fields_ = (("slot", ctypes.c_void_p), ("generation", ctypes.c_uint32), ("index", ctypes.c_uint32))
+
+
+class Exchange(ctypes.Structure):
+    """<isthmus/exchange.h>"""
+
+    _fields_ = (
+        ("version", ctypes.c_uint32), ("bytes", ctypes.c_uint32), ("flags", ctypes.c_uint32), ("epoch", ctypes.c_uint32),
+        ("segment", Segment), ("data", ctypes.c_void_p), ("size", ctypes.c_size_t), ("offset", ctypes.c_size_t),
+        ("itemsize", ctypes.c_size_t), ("dtype", ctypes.c_char_p), ("format", ctypes.c_char_p),
+        ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.POINTER(ctypes.c_int64)), ("ndim", ctypes.c_int32),
+        ("reserved", ctypes.c_int32), ("context", ctypes.c_void_p), ("retain", ctypes.c_void_p), ("release", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+STRUCTURES = {PLAIN: Plain, VERSIONED: Versioned, SCHEMA: ArrowSchema, ARRAY: ArrowArray, EXCHANGE: Exchange}
 
 
 def name_of(capsule: Any) -> bytes:
@@ -116,6 +133,106 @@ class Calls:
 
     def __len__(self) -> int:
         return len(self.threads)
+
+
+class ArrowStream(ctypes.Structure):
+    _fields_ = (
+        ("get_schema", ctypes.c_void_p), ("get_next", ctypes.c_void_p), ("get_last_error", ctypes.c_void_p), ("release", ctypes.c_void_p),
+        ("private_data", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+Fetch = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+
+
+class StreamProducer:
+    """These arrays one after the other, and an error in place of the end."""
+
+    def __init__(self, arrays: list["ArrowProducer"], error: int, format: bytes) -> None:
+        self.arrays, self.at, self.schema = arrays, 0, ArrowProducer(format)
+
+        def get_schema(stream: int, out: int) -> int:
+            ctypes.memmove(out, ctypes.addressof(self.schema.schema), ctypes.sizeof(ArrowSchema))
+            self.schema.schema.release = None
+            return 0
+
+        def get_next(stream: int, out: int) -> int:
+            if self.at == len(arrays):
+                ArrowArray.from_address(out).release = None
+                return error
+            ctypes.memmove(out, ctypes.addressof(arrays[self.at].array), ctypes.sizeof(ArrowArray))
+            arrays[self.at].array.release = None
+            self.at += 1
+            return 0
+
+        def release_stream(address: int) -> None:
+            ArrowStream.from_address(address).release = None
+
+        self.calls = Calls(release_stream)
+        self.functions = Fetch(get_schema), Fetch(get_next)
+        first, second = (ctypes.cast(f, ctypes.c_void_p).value for f in self.functions)
+        self.structure = ArrowStream(first, second, None, self.calls.address, None)
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return capsule(self.structure, b"arrow_array_stream")
+
+
+_CODE: list[Any] = []  # functions that C may call, and their memory, stay, as those of an extension do
+
+
+class ExchangeProducer:
+    """int32 0, 1, 2, ... in C order, counted by functions of its own, but for the fields that are given."""
+
+    def __init__(self, shape: tuple[int, ...] = (2, 3), *, name: bytes = EXCHANGE, **fields: Any) -> None:
+        self.memory = (ctypes.c_int32 * 64)(*range(64))
+        self.axes = (ctypes.c_int64 * len(shape))(*shape)
+        self.retained, self.released = Calls(), Calls()
+        _CODE.append(self)
+        given: dict[str, Any] = {
+            "version": 0x10000, "bytes": ctypes.sizeof(Exchange), "data": ctypes.addressof(self.memory), "size": 256, "itemsize": 4,
+            "dtype": b"<i4", "shape": self.axes, "ndim": len(shape), "retain": self.retained.address, "release": self.released.address,
+        }  # fmt: skip
+        given.update(fields)
+        given["shape"] = given.pop("axes", given["shape"])
+        if isinstance(given.get("strides"), tuple):
+            given["strides"] = (ctypes.c_int64 * len(shape))(*given["strides"])
+        self.kept = given
+        self.structure = Exchange(**given)
+        self.capsule = capsule(self.structure, name)
+
+    def __isthmus_segment__(self) -> Any:
+        return self.capsule
+
+
+def taken(a: Any) -> Exchange:
+    """What another extension has when it has copied the structure and retained its copy; the capsule is gone."""
+    held = a.__isthmus_segment__()
+    return retained_copy(look(held))
+
+
+def retained_copy(x: Any) -> Exchange:
+    copy = Exchange.from_buffer_copy(x)
+    copy.shape, copy.strides, copy.dtype, copy.format = None, None, None, None
+    Deleter(copy.retain)(ctypes.addressof(copy))
+    return copy
+
+
+def let_go(copy: Exchange) -> None:
+    Deleter(copy.release)(ctypes.addressof(copy))
+
+
+class Offers:
+    """Somebody else's object that offers on what it was given."""
+
+    def __init__(self, copy: Exchange, shape: tuple[int, ...], dtype: bytes, **fields: Any) -> None:
+        self.copy, self.shape = copy, (ctypes.c_int64 * len(shape))(*shape)
+        self.structure = Exchange.from_buffer_copy(copy)
+        self.structure.shape, self.structure.ndim, self.structure.dtype = self.shape, len(shape), dtype
+        for name, value in fields.items():
+            setattr(self.structure, name, value)
+
+    def __isthmus_segment__(self) -> Any:
+        return capsule(self.structure, EXCHANGE)
 
 
 class DLPackProducer:

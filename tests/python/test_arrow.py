@@ -1,6 +1,7 @@
 """Arrow's C data interface, both ways: E1 and E3 of pybuffer/README.md. pyarrow for real where it is installed."""
 
 import ctypes
+import datetime
 import gc
 import struct
 import threading
@@ -146,8 +147,9 @@ def test_in_no_bitmap_no_nulls() -> None:
 @pytest.mark.parametrize(
     ("format", "text"),
     [
-        ("b", "one bit each"), ("n", "no primitive"), ("u", "no primitive"), ("Z", "no primitive"), ("vu", "no primitive"),
-        ("", "no primitive"), ("ii", "no primitive"), ("d:10,2", "no primitive"), ("tdD", "days of 32 bits"), ("tdx", "no primitive"),
+        ("b", "one bit each.*copy=True"), ("n", "no primitive"), ("u", "no primitive"), ("Z", "no primitive"), ("vu", "no primitive"),
+        ("", "no primitive"), ("ii", "no primitive"), ("d:10,2", "no primitive"), ("tdD", "days of 32 bits.*copy=True"),
+        ("tdx", "no primitive"),
         ("ttm", "time of day"), ("tsn:UTC", "no time zones"), ("tsn", "no primitive"), ("tsx:", "no primitive"), ("tDx", "no primitive"),
         ("tDnn", "no primitive"), ("tiM", "no primitive"), ("t", "no primitive"), ("w:0", "width"), ("w:", "width"),
         ("w:5x", "width"), ("w:99999999999", "width"), ("w:-1", "width"), ("+l", "nested"), ("+s", "nested"), ("+w:3", "nested"),
@@ -213,6 +215,92 @@ def test_in_arguments() -> None:
 
     with pytest.raises(ZeroDivisionError):
         ist.from_arrow(Failing())
+
+
+def test_in_copied_on_request() -> None:
+    p = ArrowProducer(**ints(1, 2, 3))
+    a = ist.from_arrow(p, copy=True)
+    assert a.tolist() == [1, 2, 3] and not a.readonly and a.segment.kind == "heap"
+    assert p.array.release is not None and len(p.calls) == 0  # still the capsule's
+    days = ist.from_arrow(ArrowProducer(b"tdD", struct.pack("=4i", 0, -1, 20000, 2**31 - 1), 3, offset=1), copy=True)
+    assert days.dtype == "M8[D]" and days.view("i8").tolist() == [-1, 20000, 2**31 - 1]
+    for fields, error in (
+        ({"null_count": 1, "validity": b"\5"}, ValueError),
+        ({"length": 2**62}, ValueError),
+        ({"dictionary": 1}, TypeError),
+    ):
+        with pytest.raises(error):
+            ist.from_arrow(ArrowProducer(**(ints(1, 2, 3) | fields)), copy=True)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="positional"):
+        ist.from_arrow(p, True)  # type: ignore[misc]
+
+
+@given(st.integers(0, 20), st.lists(st.booleans(), max_size=40))
+def test_in_booleans_by_a_copy(offset: int, values: list[bool]) -> None:
+    bits = [True] * offset + values
+    packed = bytes(sum(bit << i for i, bit in enumerate(bits[at : at + 8])) for at in range(0, len(bits), 8))
+    a = ist.from_arrow(ArrowProducer(b"b", packed + b"\xff", len(values), offset=offset), copy=True)
+    assert a.dtype == "?" and a.tolist() == values and set(bytes(a)) <= {0, 1}
+
+
+def chunks(*producers: ArrowProducer, error: int = 0, format: bytes = b"i") -> Any:
+    return capsules.StreamProducer(list(producers), error, format)
+
+
+def test_in_a_stream_of_one_chunk() -> None:
+    p, empty = ArrowProducer(**ints(1, 2, 3)), ArrowProducer(values=b"1234", length=0)
+    stream = chunks(empty, p, ArrowProducer(values=b"1234", length=0))
+    before = ist.stats()["bytes_copied"]
+    a = ist.from_arrow(stream)
+    assert ist.stats()["bytes_copied"] == before and a.tolist() == [1, 2, 3] and a.readonly and a.segment.kind == "foreign"
+    assert len(empty.calls) == 1 and len(p.calls) == 0 and len(stream.calls) == 1
+    with pytest.raises(ValueError, match="somebody else has taken it"):
+        ist.from_arrow(stream)
+    a.release()
+    assert len(p.calls) == 1
+    nothing = ist.from_arrow(chunks())
+    assert nothing.shape == (0,) and nothing.dtype == "i4"
+
+
+def test_in_a_stream_of_several_chunks() -> None:
+    for copy in (False, True):
+        one, two = ArrowProducer(**ints(1, 2)), ArrowProducer(**ints(3, 4, 5))
+        stream = chunks(one, two)
+        if copy:
+            assert ist.from_arrow(stream, copy=True).tolist() == [1, 2, 3, 4, 5]
+        else:
+            with pytest.raises(ValueError, match="2 chunks, which lie apart: copy=True"):
+                ist.from_arrow(stream)
+        assert len(one.calls) == len(two.calls) == len(stream.calls) == 1
+
+
+def test_in_a_stream_that_fails() -> None:
+    p = ArrowProducer(**ints(1, 2))
+    stream = chunks(p, error=5)
+    with pytest.raises(RuntimeError, match=r"the stream failed: (on purpose|Input/output error)"):
+        ist.from_arrow(stream)
+    assert len(p.calls) == len(stream.calls) == 1
+    with pytest.raises(MemoryError):
+        ist.from_arrow(chunks(error=12))
+    with pytest.raises(TypeError, match="Arrow format 'u'"):
+        ist.from_arrow(chunks(ArrowProducer(**ints(1)), format=b"u"))
+
+
+def test_out_as_a_stream() -> None:
+    a = ist.array([1, 2, 3], "i4")
+    capsule = a.__arrow_c_stream__()
+    assert capsules.name_of(capsule) == b"arrow_array_stream" and a.owners == 2
+    b = ist.from_arrow(capsule)
+    assert b.tolist() == [1, 2, 3] and b.address == a.address and a.owners == 2
+    del b
+    assert a.owners == 1
+    capsule = a[1:].__arrow_c_stream__(requested_schema=None)
+    a.release()
+    assert ist.from_arrow(capsule, copy=True).tolist() == [2, 3]
+    del capsule
+    for wrong, error in ((ist.zeros((2, 2)), BufferError), (ist.zeros(2, "?"), TypeError)):
+        with pytest.raises(error):
+            wrong.__arrow_c_stream__()
 
 
 def test_in_stays_in_its_process() -> None:
@@ -423,7 +511,8 @@ def test_pyarrow_in() -> None:
         (lambda pa: pa.array([1], pa.timestamp("s", "UTC")), TypeError, "'tss:UTC'"),
         (lambda pa: pa.array(["a"]).dictionary_encode(), TypeError, "dictionary"),
         (lambda pa: pa.record_batch({"x": [1]}), TypeError, r"'\+s'"),
-        (lambda pa: pa.chunked_array([[1], [2]]), TypeError, "ChunkedArray"),
+        (lambda pa: pa.chunked_array([[1], [2]]), ValueError, "2 chunks.*copy=True"),
+        (lambda pa: pa.table({"x": [1]}), TypeError, r"'\+s'"),
     ],
 )
 def test_pyarrow_refused(make: Any, error: Any, text: str) -> None:
@@ -452,3 +541,50 @@ def test_pyarrow_over_an_ndarray_let_go_in_another_interpreter() -> None:
             other.run("del a")
             assert dropped.wait(60)
             del Owner
+
+
+# ---- polars and pandas ------------------------------------------------------------------------------------------------------------
+
+
+def test_pyarrow_streams() -> None:
+    pa = pyarrow()
+    x = pa.chunked_array([[], [1, 2, 3]], pa.int64())
+    a = ist.from_arrow(x)
+    assert a.address == x.chunk(1).buffers()[1].address and a.tolist() == [1, 2, 3]
+    assert ist.from_arrow(pa.chunked_array([[1], [2, 3]]), copy=True).tolist() == [1, 2, 3]
+    assert ist.from_arrow(pa.array([True, False, True])[1:], copy=True).tolist() == [False, True]
+    back = pa.chunked_array(a)
+    assert back.to_pylist() == [1, 2, 3] and back.chunk(0).buffers()[1].address == a.address
+    del back
+
+
+def test_polars_columns() -> None:
+    pl = pytest.importorskip("polars", reason="polars isn't installed for this Python")
+    for values, dtype in (
+        ([1, 2, 3], "i8"),
+        ([1.5, 2.5], "f8"),
+        ([datetime.datetime(2026, 1, 2)], "M8[us]"),
+        ([datetime.timedelta(1)], "m8[us]"),
+    ):
+        a = ist.from_arrow(pl.Series(values))
+        assert a.dtype == dtype and a.tolist() == values and a.segment.kind == "foreign"
+    both = pl.concat([pl.Series([1, 2]), pl.Series([3])], rechunk=False)
+    with pytest.raises(ValueError, match="2 chunks"):
+        ist.from_arrow(both)
+    assert ist.from_arrow(both, copy=True).tolist() == [1, 2, 3] and ist.from_arrow(both.rechunk()).tolist() == [1, 2, 3]
+    assert ist.from_arrow(pl.Series([True, False]), copy=True).tolist() == [True, False]
+    assert ist.from_arrow(pl.Series([datetime.date(2026, 1, 2)]), copy=True).tolist() == [datetime.date(2026, 1, 2)]
+    with pytest.raises(ValueError, match="1 of 2 elements are null"):
+        ist.from_arrow(pl.Series([1, None]))
+    assert pl.Series(ist.array([1, 2])).to_list() == [1, 2]
+
+
+def test_pandas_columns() -> None:
+    pd = pytest.importorskip("pandas", minversion="3", reason="pandas 3 isn't installed for this Python")
+    pyarrow()
+    frame = pd.DataFrame({"x": [1, 2, 3], "y": [1.5, 2.5, 3.5]})
+    for name in ("x", "y"):
+        a = ist.from_arrow(frame[name])
+        assert a.tolist() == frame[name].tolist()
+    assert ist.from_arrow(pd.Series([True, False]), copy=True).tolist() == [True, False]
+    assert pd.Series(ist.array([1, 2])).tolist() == [1, 2]

@@ -515,7 +515,9 @@ def test_failed_constructions_leave_nothing() -> None:
         lambda: ist.zeros(3, "S5000").fill(object()),
         lambda: ist.array([ist.zeros(3), [1, 2]]),
         lambda: ist.asarray([Bad()]),
-        lambda: ist.array(ist.zeros(3), "i4"),
+        lambda: ist.zeros(3, "i4").__setitem__(slice(None), ist.zeros(3)),
+        lambda: ist.array(["12", "x"], "i4"),
+        lambda: ist.array(ist.array(["12", "x"]), "f8"),
         lambda: ist.empty(2**45),
         lambda: ist.zeros((2, 3)).reshape(4),
         lambda: ist.zeros(3).__setitem__(slice(None), Bad()),
@@ -558,6 +560,12 @@ def test_memory_errors_at_every_allocation() -> None:
         lambda: list(a),
         lambda: ist.attach(a.token()),
         lambda: hash(a.copy().freeze()),
+        lambda: ist.array(a, "S5").tolist(),
+        lambda: ist.array(["1", "2.5"], "g").tolist(),
+        lambda: ist.array(ist.array([b"1", b"2.5"]), "c16").tolist(),
+        lambda: ist.array(ist.array([0.1, 2.5], "f4"), "U"),
+        lambda: ist.array(["2026-01-02", "NaT"], "M8"),
+        lambda: ist.array([(1, "2")], "f4, i4"),
     ]
     failures = 0
     for operation in operations:
