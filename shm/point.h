@@ -18,7 +18,7 @@
                             X(SWEEP_PUNCH) X(SWEEP_CLEARED) X(SWEEP_FREED) X(SWEEP_DESCRIPTORS) X(SWEEP_TOLD) X(SWEEP_CLEAN) X(RECLAIM_LOCKED) \
                                 X(RECLAIM_FREED) X(RECLAIM_PUNCHED) X(RECLAIM_DONE) X(NAME_LOCKED) X(NAME_ODD) X(NAME_WRITTEN)             \
                                     X(NAME_DONE) X(FORK_PUBLISHED) X(FORK_HELD) X(FORK_MOVED) X(FORK_PREPARED) X(FORK_PARENT)              \
-                                        X(FORK_CHILD)
+                                        X(FORK_CHILD) X(GROW_READ) X(GROW_DONE)
 /* clang-format on */
 
 enum isti_point {
