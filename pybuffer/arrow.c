@@ -213,6 +213,8 @@ static int check_shape(SharedArrayObject *a) {
 
 static PyObject *array_arrow_schema(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a))
+        return now_call(array_arrow_schema, self, NULL);
     return array_check(a) < 0 || check_shape(a) < 0 ? NULL : schema_capsule(a->dtype);
 }
 
@@ -220,6 +222,8 @@ static PyObject *array_arrow_array(PyObject *self, PyObject *const *args, Py_ssi
     static const char *const names[] = {"requested_schema"};
     static const signature parameters = {"__arrow_c_array__", 1, 1, 0, names};
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a))
+        return now_call_keywords(array_arrow_array, self, args, nargs, kwnames);
     PyObject *requested; /* other types would be a copy, which the interface leaves to whoever asks */
     if (bind_arguments(&parameters, args, nargs, kwnames, &requested) < 0)
         return NULL;

@@ -232,6 +232,12 @@ static PyObject *get_element(SharedArrayObject *a, const char *item) {
 
 PyObject *array_item(PyObject *self, Py_ssize_t i) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a)) {
+        SharedArrayObject *now = array_now(a);
+        PyObject *item = now == NULL ? NULL : array_item((PyObject *)now, i);
+        Py_XDECREF((PyObject *)now);
+        return item;
+    }
     if (a->ndim == 0) {
         raise_too_many(a, 1);
         return NULL;
@@ -249,6 +255,8 @@ PyObject *array_item(PyObject *self, Py_ssize_t i) {
 
 PyObject *array_subscript(PyObject *self, PyObject *key) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a))
+        return now_call(array_subscript, self, key);
     if (a->ndim == 1) { /* the common keys, without going through what they could be */
         if (PySlice_Check(key)) {
             selection s;
@@ -329,6 +337,12 @@ static bool is_one_element(core_state *state, PyObject *value) {
 
 int array_ass_subscript(PyObject *self, PyObject *key, PyObject *value) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a)) {
+        SharedArrayObject *now = array_now(a);
+        int result = now == NULL ? -1 : array_ass_subscript((PyObject *)now, key, value);
+        Py_XDECREF((PyObject *)now);
+        return result;
+    }
     if (array_check(a) < 0)
         return -1;
     if (value == NULL) {
@@ -368,11 +382,15 @@ Py_ssize_t array_length(PyObject *self) {
         PyErr_SetString(PyExc_TypeError, "len() of unsized object: the array has no dimensions");
         return -1;
     }
-    return ARRAY_SHAPE(a)[0];
+    return array_tracks(a) ? tracked_length(a) : ARRAY_SHAPE(a)[0];
 }
+
+static PyObject *iter_now(PyObject *self, PyObject *Py_UNUSED(ignored)) { return array_iter(self); }
 
 PyObject *array_iter(PyObject *self) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a)) /* as many elements as there are now; a release of the handle isn't seen any more */
+        return now_call(iter_now, self, NULL);
     if (array_check(a) < 0)
         return NULL;
     if (a->ndim == 0) {
