@@ -347,24 +347,35 @@ static void array_dealloc(PyObject *self) {
         return array_check(a) < 0 ? NULL : (expression);                                                                                   \
     }
 
-GETTER(shape, shape_tuple(a->ndim, ARRAY_SHAPE(a)))
+/* One that looks at the length, which a tracking handle has only for the moment. */
+#define GETTER_NOW(name, expression)                                                                                                       \
+    static PyObject *get_##name(PyObject *self, void *Py_UNUSED(closure)) {                                                                \
+        SharedArrayObject *a = (SharedArrayObject *)self;                                                                                  \
+        if (array_tracks(a))                                                                                                               \
+            return now_get(get_##name, self);                                                                                              \
+        return array_check(a) < 0 ? NULL : (expression);                                                                                   \
+    }
+
+GETTER_NOW(shape, shape_tuple(a->ndim, ARRAY_SHAPE(a)))
 GETTER(strides, shape_tuple(a->ndim, ARRAY_STRIDES(a)))
 GETTER(ndim, PyLong_FromLong(a->ndim))
-GETTER(size, PyLong_FromSsize_t(array_size(a)))
+GETTER_NOW(size, PyLong_FromSsize_t(array_size(a)))
 GETTER(itemsize, PyLong_FromSsize_t(a->dtype->itemsize))
-GETTER(nbytes, PyLong_FromSsize_t(a->nbytes))
+GETTER_NOW(nbytes, PyLong_FromSsize_t(a->nbytes))
 GETTER(dtype, Py_NewRef((PyObject *)a->dtype))
 static PyObject *get_format(PyObject *self, void *Py_UNUSED(closure)) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a))
+        return now_get(get_format, self);
     const char *format = array_check(a) < 0 ? NULL : array_format(a);
     return format == NULL ? NULL : PyUnicode_FromString(format);
 }
 
 GETTER(readonly, PyBool_FromLong(array_readonly(a)))
 GETTER(frozen, PyBool_FromLong((array_flags(array_root(a)) & ARRAY_FROZEN) != 0))
-GETTER(c_contiguous, PyBool_FromLong((array_flags(a) & ARRAY_C_CONTIGUOUS) != 0))
-GETTER(f_contiguous, PyBool_FromLong((array_flags(a) & ARRAY_F_CONTIGUOUS) != 0))
-GETTER(T, array_transposed(a))
+GETTER_NOW(c_contiguous, PyBool_FromLong((array_flags(a) & ARRAY_C_CONTIGUOUS) != 0))
+GETTER_NOW(f_contiguous, PyBool_FromLong((array_flags(a) & ARRAY_F_CONTIGUOUS) != 0))
+GETTER_NOW(T, array_transposed(a))
 GETTER(data, PyMemoryView_FromObject(self))
 
 static PyGetSetDef array_attributes[] = {
@@ -407,6 +418,7 @@ static void merge(void) {
     n = append_methods(n, shape_methods);
     n = append_methods(n, reduce_methods);
     n = append_methods(n, ownership_methods);
+    n = append_methods(n, grow_methods);
     n = append_methods(n, dlpack_methods);
     n = append_methods(n, arrow_methods);
     n = append_methods(n, exchange_methods);
@@ -416,6 +428,8 @@ static void merge(void) {
     for (size_t i = 0; i < sizeof array_attributes / sizeof *array_attributes; i++)
         attributes[n++] = array_attributes[i];
     for (const PyGetSetDef *more = ownership_attributes; more->name != NULL; more++)
+        attributes[n++] = *more;
+    for (const PyGetSetDef *more = grow_attributes; more->name != NULL; more++)
         attributes[n++] = *more;
     for (const PyGetSetDef *more = values_attributes; more->name != NULL; more++)
         attributes[n++] = *more;

@@ -47,6 +47,30 @@ SharedArrayObject *array_create(core_state *state, DTypeObject *dtype, int ndim,
 /* PEP 3118's format of the elements where they lie; NULL with ValueError if there is none. It lives as long as the dtype. */
 const char *array_format(SharedArrayObject *a);
 
+/* ---- grow.c: handles that track the length of a growable segment --------------------------------------------------------------------- */
+
+static inline bool array_tracks(SharedArrayObject *a) { return __builtin_expect((array_flags(a) & ARRAY_TRACKS) != 0, 0); }
+/* What a tracking handle has to do first: become a view of what is there now. New reference; NULL with an exception. */
+SharedArrayObject *array_now(SharedArrayObject *a);
+/* The same, and the method of that view. */
+typedef PyObject *(*keyword_method)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
+PyObject *now_call(PyCFunction method, PyObject *self, PyObject *argument);
+PyObject *now_call_keywords(keyword_method method, PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *now_get(getter get, PyObject *self);
+Py_ssize_t tracked_length(SharedArrayObject *a); /* along the first axis, now; -1 with an exception */
+Py_ssize_t tracked_max_length(SharedArrayObject *a);
+SharedArrayObject *array_tracking_view(SharedArrayObject *a, uint32_t flags); /* another handle that tracks; flags: ARRAY_READONLY or 0 */
+/* A new root that tracks. Takes `segment`, on failure too. shape[0] doesn't count; the rest may come from outside: ValueError. */
+SharedArrayObject *array_new_tracking(core_state *state, ist_segment segment, DTypeObject *dtype, int ndim, const Py_ssize_t *shape,
+                                      uint32_t flags);
+/* The length that max_length=object asks for, and whether it can be; -1 with an exception. */
+int parse_max_length(PyObject *object, int ndim, const Py_ssize_t *shape, Py_ssize_t *max);
+/* array_create's, growable up to `max` along the first axis, which parse_max_length has checked. */
+SharedArrayObject *array_create_growable(core_state *state, DTypeObject *dtype, int ndim, const Py_ssize_t *shape, Py_ssize_t max,
+                                         uint32_t flags);
+extern PyMethodDef grow_methods[];
+extern PyGetSetDef grow_attributes[];
+
 /* ---- shape.c ----------------------------------------------------------------------------------------------------------------------- */
 
 /* An int or a sequence of ints; `name` for the texts. Negative ones only where `unknown` (reshape's -1). Returns ndim, -1 with an exception. */

@@ -294,6 +294,8 @@ static int check_shape(SharedArrayObject *a) {
 
 static PyObject *array_arrow_schema(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a))
+        return now_call(array_arrow_schema, self, NULL);
     return array_check(a) < 0 || check_shape(a) < 0 ? NULL : schema_capsule(a->dtype);
 }
 
@@ -301,6 +303,8 @@ static PyObject *array_arrow_array(PyObject *self, PyObject *const *args, Py_ssi
     static const char *const names[] = {"requested_schema"};
     static const signature parameters = {"__arrow_c_array__", 1, 1, 0, names};
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a))
+        return now_call_keywords(array_arrow_array, self, args, nargs, kwnames);
     PyObject *requested; /* other types would be a copy, which the interface leaves to whoever asks */
     if (bind_arguments(&parameters, args, nargs, kwnames, &requested) < 0)
         return NULL;
@@ -322,6 +326,8 @@ static PyObject *array_arrow_stream(PyObject *self, PyObject *const *args, Py_ss
     static const signature parameters = {"__arrow_c_stream__", 1, 1, 0, names};
     SharedArrayObject *a = (SharedArrayObject *)self;
     PyObject *requested; /* as in __arrow_c_array__ */
+    if (array_tracks(a))
+        return now_call_keywords(array_arrow_stream, self, args, nargs, kwnames);
     char format[FORMAT_SIZE] = "";
     if (bind_arguments(&parameters, args, nargs, kwnames, &requested) < 0 || array_check(a) < 0 || check_shape(a) < 0 ||
         format_of(a->dtype, format) < 0 || hold_enter(a, HOLD_SHARED) < 0)

@@ -60,9 +60,18 @@ static void fill_view(SharedArrayObject *a, Py_buffer *view, int flags, bool rea
     view->suboffsets = NULL;
 }
 
+static int getbuffer_now(SharedArrayObject *a, Py_buffer *view, int flags) {
+    PyObject *now = (PyObject *)array_now(a);
+    int result = now == NULL ? -1 : array_getbuffer(now, view, flags); /* which owns it then: the buffer's dims are that view's */
+    Py_XDECREF(now);
+    return result;
+}
+
 int array_getbuffer(PyObject *self, Py_buffer *view, int flags) {
     SharedArrayObject *a = (SharedArrayObject *)self;
     view->obj = NULL;
+    if (array_tracks(a))
+        return getbuffer_now(a, view, flags);
     /* PyBUF_FULL and PyBUF_FULL_RO, what memoryview asks for, can be met by every array */
     if ((flags | PyBUF_WRITABLE) != PyBUF_FULL && check_request(a, flags) < 0)
         return -1;

@@ -129,6 +129,12 @@ PyObject *array_richcompare(PyObject *self, PyObject *other, int op) {
         Py_RETURN_NOTIMPLEMENTED;
     if (!array_usable(a) || (same_type && !array_usable((SharedArrayObject *)other))) /* as a released memoryview */
         return PyBool_FromLong((self == other) == (op == Py_EQ));
+    if (array_tracks(a)) {
+        PyObject *now = (PyObject *)array_now(a);
+        PyObject *result = now == NULL ? NULL : array_richcompare(now, other == self ? now : other, op); /* itself is equal to itself */
+        Py_XDECREF(now);
+        return result;
+    }
     source s;
     if (source_open(state_of(a), other, &s) < 0) {
         if (PyErr_ExceptionMatches(PyExc_MemoryError))
@@ -249,6 +255,12 @@ static Py_hash_t hash_values(SharedArrayObject *a) {
 
 Py_hash_t array_hash(PyObject *self) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a)) {
+        PyObject *now = (PyObject *)array_now(a);
+        Py_hash_t result = now == NULL ? -1 : array_hash(now);
+        Py_XDECREF(now);
+        return result;
+    }
     if (hold_enter(a, HOLD_SHARED) < 0)
         return -1;
     Py_hash_t hash = -1;
@@ -264,6 +276,12 @@ Py_hash_t array_hash(PyObject *self) {
 
 int array_bool(PyObject *self) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a)) {
+        PyObject *now = (PyObject *)array_now(a);
+        int result = now == NULL ? -1 : array_bool(now);
+        Py_XDECREF(now);
+        return result;
+    }
     if (hold_enter(a, HOLD_SHARED) < 0)
         return -1;
     int truth = -1;
@@ -282,6 +300,12 @@ int array_bool(PyObject *self) {
 /* Whether any element equals the value, as numpy has it. */
 int array_contains(PyObject *self, PyObject *value) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a)) {
+        PyObject *now = (PyObject *)array_now(a);
+        int result = now == NULL ? -1 : array_contains(now, value);
+        Py_XDECREF(now);
+        return result;
+    }
     if (hold_enter(a, HOLD_SHARED) < 0)
         return -1;
     strided s = strided_of(a);

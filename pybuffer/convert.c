@@ -209,10 +209,13 @@ int source_open(core_state *state, PyObject *object, source *s) {
         source_close(s);
         return -1;
     }
-    SharedArrayObject *a = (SharedArrayObject *)object;
-    if (hold_enter(a, HOLD_SHARED) < 0)
+    SharedArrayObject *a =
+        array_tracks((SharedArrayObject *)object) ? array_now((SharedArrayObject *)object) : (SharedArrayObject *)Py_NewRef(object);
+    if (a == NULL || hold_enter(a, HOLD_SHARED) < 0) {
+        Py_XDECREF((PyObject *)a);
         return -1;
-    s->pinned = (SharedArrayObject *)Py_NewRef(object);
+    }
+    s->pinned = a;
     s->values = strided_of(a);
     s->readonly = array_readonly(a);
     return 0;

@@ -133,6 +133,7 @@ typedef uint32_t ist_flags;
 #define ARRAY_F_CONTIGUOUS 4u
 #define ARRAY_RELEASED 8u  /* release(), or the end of the interpreter: any further use raises DetachedError */
 #define ARRAY_FROZEN 16u   /* root only: its segment is frozen */
+#define ARRAY_TRACKS 64u   /* its length along the first axis is the segment's, whatever dims says: see grow.c */
 #define ARRAY_LENT 32u     /* root only: a raw address was given out; its pin stays until the root's dealloc */
 
 struct SharedArrayObject {

@@ -19,7 +19,17 @@ static int64_t parse_prefault(PyObject *prefault) {
     return truth < 0 ? -1 : truth ? (int64_t)IST_PREFAULT : 0;
 }
 
-static PyObject *create(core_state *state, PyObject *shape_object, PyObject *spec, PyObject *prefault_object, uint32_t flags) {
+/* New memory; of a growable one ARRAY_TRACKS comes with it. */
+static SharedArrayObject *create_of(core_state *state, DTypeObject *dtype, int ndim, const Py_ssize_t *shape, PyObject *max_object,
+                                    uint32_t flags) {
+    Py_ssize_t max;
+    if (max_object == NULL || max_object == Py_None)
+        return array_create(state, dtype, ndim, shape, flags);
+    return parse_max_length(max_object, ndim, shape, &max) < 0 ? NULL : array_create_growable(state, dtype, ndim, shape, max, flags);
+}
+
+static PyObject *create(core_state *state, PyObject *shape_object, PyObject *spec, PyObject *max_object, PyObject *prefault_object,
+                        uint32_t flags) {
     Py_ssize_t shape[IST_MAX_NDIM];
     int ndim = parse_shape(shape_object, shape, false);
     int64_t prefault = ndim < 0 ? -1 : parse_prefault(prefault_object);
@@ -28,41 +38,47 @@ static PyObject *create(core_state *state, PyObject *shape_object, PyObject *spe
     DTypeObject *dtype = parse_dtype(state, spec);
     if (dtype == NULL)
         return NULL;
-    PyObject *a =
-        spread(state, &dtype, &ndim, shape) < 0 ? NULL : (PyObject *)array_create(state, dtype, ndim, shape, flags | (uint32_t)prefault);
+    PyObject *a = spread(state, &dtype, &ndim, shape) < 0
+                      ? NULL
+                      : (PyObject *)create_of(state, dtype, ndim, shape, max_object, flags | (uint32_t)prefault);
     Py_XDECREF((PyObject *)dtype);
     return a;
 }
 
 /* ---- empty, zeros, buffer -------------------------------------------------------------------------------------------------------- */
 
-static const char *const create_names[] = {"shape", "dtype", "prefault"};
-static const signature empty_signature = {"empty", 3, 2, 1, create_names}, zeros_signature = {"zeros", 3, 2, 1, create_names};
+static const char *const create_names[] = {"shape", "dtype", "max_length", "prefault"};
+static const signature empty_signature = {"empty", 4, 2, 1, create_names}, zeros_signature = {"zeros", 4, 2, 1, create_names};
 
 static PyObject *core_empty(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-    PyObject *given[3];
+    PyObject *given[4];
     if (bind_arguments(&empty_signature, args, nargs, kwnames, given) < 0)
         return NULL;
-    return create(state_of_module(module), given[0], given[1], given[2], 0);
+    return create(state_of_module(module), given[0], given[1], given[2], given[3], 0);
 }
 
 static PyObject *core_zeros(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-    PyObject *given[3];
+    PyObject *given[4];
     if (bind_arguments(&zeros_signature, args, nargs, kwnames, given) < 0)
         return NULL;
-    return create(state_of_module(module), given[0], given[1], given[2], IST_ZERO);
+    return create(state_of_module(module), given[0], given[1], given[2], given[3], IST_ZERO);
 }
 
-static PyObject *core_buffer(PyObject *module, PyObject *nbytes) {
+static PyObject *core_buffer(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    static const char *const names[] = {"max_length"};
+    static const signature keywords = {"buffer", 1, 0, 0, names};
     core_state *state = state_of_module(module);
     Py_ssize_t shape[IST_MAX_NDIM];
-    if (!PyIndex_Check(nbytes)) {
-        PyErr_Format(PyExc_TypeError, "buffer() needs a number of bytes, not %R", nbytes);
+    PyObject *max_object;
+    if (bind_arguments(&keywords, args + nargs, 0, kwnames, &max_object) < 0)
         return NULL;
-    }
-    if (parse_shape(nbytes, shape, false) < 0)
+    if (nargs != 1)
+        return PyErr_Format(PyExc_TypeError, "buffer() takes exactly one positional argument (%zd given)", nargs);
+    if (!PyIndex_Check(args[0]))
+        return PyErr_Format(PyExc_TypeError, "buffer() needs a number of bytes, not %R", args[0]);
+    if (parse_shape(args[0], shape, false) < 0)
         return NULL;
-    return (PyObject *)array_create(state, state->dtypes[IST_U1], 1, shape, 0);
+    return (PyObject *)create_of(state, state->dtypes[IST_U1], 1, shape, max_object, 0);
 }
 
 /* ---- full, array ----------------------------------------------------------------------------------------------------------------- */
@@ -76,18 +92,18 @@ static PyObject *dtype_of_value(core_state *state, PyObject *value) {
 }
 
 static PyObject *core_full(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-    static const char *const names[] = {"shape", "fill_value", "dtype", "prefault"};
-    static const signature parameters = {"full", 4, 3, 2, names};
+    static const char *const names[] = {"shape", "fill_value", "dtype", "max_length", "prefault"};
+    static const signature parameters = {"full", 5, 3, 2, names};
     core_state *state = state_of_module(module);
-    PyObject *given[4];
+    PyObject *given[5];
     if (bind_arguments(&parameters, args, nargs, kwnames, given) < 0)
         return NULL;
     PyObject *spec = given[2] == NULL || given[2] == Py_None ? dtype_of_value(state, given[1]) : Py_NewRef(given[2]);
-    SharedArrayObject *a = spec == NULL ? NULL : (SharedArrayObject *)create(state, given[0], spec, given[3], 0);
+    SharedArrayObject *a = spec == NULL ? NULL : (SharedArrayObject *)create(state, given[0], spec, given[3], given[4], 0);
     Py_XDECREF(spec);
     if (a == NULL)
         return NULL;
-    strided to = strided_of(a);
+    strided to = strided_of(a); /* also if it grows: nobody else has it yet */
     if (assign(state, a, &to, given[1], CAST_UNSAFE) < 0)
         Py_CLEAR(a);
     return (PyObject *)a;
@@ -153,19 +169,24 @@ static PyObject *core_zeros_like(PyObject *module, PyObject *const *args, Py_ssi
 PyMethodDef create_functions[] = {
     {"empty", KEYWORDS(core_empty),
      PyDoc_STR(
-         "empty($module, /, shape, dtype='f8', *, prefault=False)\n--\n\n"
+         "empty($module, /, shape, dtype='f8', *, max_length=None, prefault=False)\n--\n\n"
          "A new SharedArray with whatever the memory holds.\n\n"
-         "shape: an int or a sequence of at most 64 ints. prefault: the memory is really there when this returns (else MemoryError),\n"
+         "shape: an int or a sequence of at most 64 ints. max_length: a.grow(n) can make the first axis that long, in place; the\n"
+         "memory for it is reserved, not used, and reads as 0. prefault: the memory is really there when this returns (else MemoryError),\n"
          "and the first touch costs nothing. The memory belongs to the process and is freed with its last owner, in whatever\n"
          "interpreter. MemoryError beyond the heap's limit, ValueError for a shape that can't be, TypeError for an unknown dtype.")},
     {"zeros", KEYWORDS(core_zeros),
-     PyDoc_STR("zeros($module, /, shape, dtype='f8', *, prefault=False)\n--\n\nA new SharedArray whose elements are 0; else like empty.")},
+     PyDoc_STR(
+         "zeros($module, /, shape, dtype='f8', *, max_length=None, prefault=False)\n--\n\nA new SharedArray whose elements are 0; else like empty.")},
     {"full", KEYWORDS(core_full),
-     PyDoc_STR("full($module, /, shape, fill_value, dtype=None, *, prefault=False)\n--\n\n"
+     PyDoc_STR("full($module, /, shape, fill_value, dtype=None, *, max_length=None, prefault=False)\n--\n\n"
                "A new SharedArray filled with a value (a scalar, or anything that broadcasts to the shape). dtype None: the value's;\n"
-               "else the value is cast as array() casts.")},
-    {"buffer", core_buffer, METH_O,
-     PyDoc_STR("buffer($module, nbytes, /)\n--\n\nA new SharedArray of that many bytes, dtype 'u1', with whatever the memory holds.")},
+               "else the value is cast as array() casts. "
+               "max_length: as empty has it; what it grows by is 0.")},
+    {"buffer", KEYWORDS(core_buffer),
+     PyDoc_STR(
+         "buffer($module, nbytes, /, *, max_length=None)\n--\n\n"
+         "A new SharedArray of that many bytes, dtype 'u1', with whatever the memory holds; with max_length growable, as empty has it.")},
     {"array", KEYWORDS(core_array),
      PyDoc_STR(
          "array($module, /, obj, dtype=None)\n--\n\n"

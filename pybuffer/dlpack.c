@@ -198,6 +198,8 @@ static PyObject *array_dlpack(PyObject *self, PyObject *const *args, Py_ssize_t 
     static const signature parameters = {"__dlpack__", 4, 0, 0, names};
     SharedArrayObject *a = (SharedArrayObject *)self;
     PyObject *given[4];
+    if (array_tracks(a))
+        return now_call_keywords(array_dlpack, self, args, nargs, kwnames);
     request r = {0};
     dl_type type;
     if (bind_arguments(&parameters, args, nargs, kwnames, given) < 0)

@@ -233,7 +233,7 @@ static PyObject *get_element(SharedArrayObject *a, const char *item) {
 /* a[i] of one axis, where i is a small int inside it: the element's address; NULL without an exception: it is something else. Runs no Python
  * code, so that the GIL alone stands for a pin as long as none is run after it (A4). */
 static inline char *plain_element(SharedArrayObject *a, PyObject *key) {
-    if (a->ndim != 1 || !PyLong_CheckExact(key) || !PyUnstable_Long_IsCompact((PyLongObject *)key) || !array_usable(a))
+    if (a->ndim != 1 || !PyLong_CheckExact(key) || !PyUnstable_Long_IsCompact((PyLongObject *)key) || !array_usable(a) || array_tracks(a))
         return NULL;
     const Py_ssize_t i = PyUnstable_Long_CompactValue((PyLongObject *)key), length = a->dims[0], at = i < 0 ? i + length : i;
     return (size_t)at < (size_t)length ? a->data + at * a->dims[1] : NULL;
@@ -241,6 +241,12 @@ static inline char *plain_element(SharedArrayObject *a, PyObject *key) {
 
 PyObject *array_item(PyObject *self, Py_ssize_t i) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a)) {
+        SharedArrayObject *now = array_now(a);
+        PyObject *item = now == NULL ? NULL : array_item((PyObject *)now, i);
+        Py_XDECREF((PyObject *)now);
+        return item;
+    }
     if (a->ndim == 0) {
         raise_too_many(a, 1);
         return NULL;
@@ -268,6 +274,8 @@ PyObject *array_subscript(PyObject *self, PyObject *key) {
         return PyFloat_FromDouble(x);
     }
 #endif
+    if (array_tracks(a))
+        return now_call(array_subscript, self, key);
     if (a->ndim == 1) { /* the common keys, without going through what they could be */
         if (PySlice_Check(key)) {
             selection s;
@@ -355,6 +363,12 @@ int array_ass_subscript(PyObject *self, PyObject *key, PyObject *value) {
         return 0;
     }
 #endif
+    if (array_tracks(a)) {
+        SharedArrayObject *now = array_now(a);
+        int result = now == NULL ? -1 : array_ass_subscript((PyObject *)now, key, value);
+        Py_XDECREF((PyObject *)now);
+        return result;
+    }
     if (array_check(a) < 0)
         return -1;
     if (value == NULL) {
@@ -385,6 +399,12 @@ int array_ass_subscript(PyObject *self, PyObject *key, PyObject *value) {
 }
 
 int array_element(SharedArrayObject *a, PyObject *key, char **at) {
+    if (array_tracks(a)) {
+        SharedArrayObject *now = array_now(a);
+        int result = now == NULL ? -1 : array_element(now, key, at);
+        Py_XDECREF((PyObject *)now);
+        return result;
+    }
     selection s;
     int result = select_key(a, key, &s);
     if (result == 0 && !s.element) {
@@ -406,11 +426,15 @@ Py_ssize_t array_length(PyObject *self) {
         PyErr_SetString(PyExc_TypeError, "len() of unsized object: the array has no dimensions");
         return -1;
     }
-    return ARRAY_SHAPE(a)[0];
+    return array_tracks(a) ? tracked_length(a) : ARRAY_SHAPE(a)[0];
 }
+
+static PyObject *iter_now(PyObject *self, PyObject *Py_UNUSED(ignored)) { return array_iter(self); }
 
 PyObject *array_iter(PyObject *self) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a)) /* as many elements as there are now; a release of the handle isn't seen any more */
+        return now_call(iter_now, self, NULL);
     if (array_check(a) < 0)
         return NULL;
     if (a->ndim == 0) {

@@ -27,6 +27,7 @@ typedef struct description {
     ist_type_code code;
     int ndim;
     bool readonly;
+    bool tracks;       /* the length of a growable segment: shape[0] doesn't count, and is 0 */
     Py_ssize_t offset; /* bytes from the segment's start to the first element */
     const Py_ssize_t *shape, *strides;
 } description;
@@ -37,6 +38,7 @@ static description describe(SharedArrayObject *a) {
         .code = a->dtype->code,
         .ndim = a->ndim,
         .readonly = array_readonly(a),
+        .tracks = array_tracks(a),
         .offset = a->data - array_root(a)->start,
         .shape = ARRAY_SHAPE(a),
         .strides = ARRAY_STRIDES(a),
@@ -55,8 +57,9 @@ static SharedArrayObject *array_from_description(core_state *state, ist_segment 
         ist_segment_release(segment);
         return NULL;
     }
-    SharedArrayObject *a =
-        array_new_root(state, segment, dtype, d->ndim, d->shape, d->strides, d->offset, d->readonly ? ARRAY_READONLY : 0);
+    const uint32_t flags = d->readonly ? ARRAY_READONLY : 0;
+    SharedArrayObject *a = d->tracks ? array_new_tracking(state, segment, dtype, d->ndim, d->shape, flags)
+                                     : array_new_root(state, segment, dtype, d->ndim, d->shape, d->strides, d->offset, flags);
     Py_DECREF((PyObject *)dtype);
     return a;
 }
@@ -124,6 +127,7 @@ void message_free(ist_message *message) {
 #define TOKEN_READONLY 1u
 #define TOKEN_FILE 2u    /* a mapped file, which other processes can open */
 #define TOKEN_PRIVATE 4u /* memory of which a forked child has a copy, not the same: a file mapped with mode 'c' */
+#define TOKEN_TRACKS 8u  /* a growable array whole: its first length is 0 here, and the segment's when it is received */
 #define TOKEN_SEGMENT 16
 #define TOKEN_PLACE 40
 #define TOKEN_OFFSET 48
@@ -144,7 +148,7 @@ static PyObject *token_encode(SharedArrayObject *a, const description *d, const 
         return PyErr_Format(PyExc_ValueError, "the dtype's fields can't be sent: their description has %zu bytes, at most %d", spec,
                             TOKEN_SPEC_MAX);
     ist_file file;
-    unsigned flags = d->readonly ? TOKEN_READONLY : 0;
+    unsigned flags = (d->readonly ? TOKEN_READONLY : 0) | (d->tracks ? TOKEN_TRACKS : 0);
     Py_ssize_t part = 0;
     if (ist_segment_file(array_root(a)->segment, &file) == 0) {
         flags |= (file.flags & IST_PRIVATE) != 0 ? TOKEN_PRIVATE : file.path[0] != 0 ? TOKEN_FILE : 0;
@@ -165,7 +169,7 @@ static PyObject *token_encode(SharedArrayObject *a, const description *d, const 
     put32(at + TOKEN_PLACE + 4, place.fd);
     put64(at + TOKEN_OFFSET, d->offset);
     for (int i = 0; i < d->ndim; i++) {
-        put64(at + TOKEN_DIMS + 8 * i, d->shape[i]);
+        put64(at + TOKEN_DIMS + 8 * i, d->tracks && i == 0 ? 0 : d->shape[i]);
         put64(at + TOKEN_DIMS + 8 * (d->ndim + i), d->strides[i]);
     }
     at += TOKEN_SPEC(d->ndim);
@@ -207,7 +211,7 @@ static int token_decode(core_state *state, const unsigned char *at, Py_ssize_t s
         PyErr_Format(PyExc_ValueError, "an array token of version %d; this isthmus reads version %d", at[4], TOKEN_VERSION);
         return -1;
     }
-    if ((at[8] & ~(TOKEN_READONLY | TOKEN_FILE | TOKEN_PRIVATE)) != 0 ||
+    if ((at[8] & ~(TOKEN_READONLY | TOKEN_FILE | TOKEN_PRIVATE | TOKEN_TRACKS)) != 0 ||
         (at[8] & (TOKEN_FILE | TOKEN_PRIVATE)) == (TOKEN_FILE | TOKEN_PRIVATE))
         return token_refuse("an unknown flag");
     for (int i = 10; i < TOKEN_SEGMENT; i++) {
@@ -233,6 +237,7 @@ static int token_decode(core_state *state, const unsigned char *at, Py_ssize_t s
     out->dtype = dtype;
     out->is.ndim = ndim;
     out->is.readonly = (at[8] & TOKEN_READONLY) != 0;
+    out->is.tracks = (at[8] & TOKEN_TRACKS) != 0;
     out->private = (at[8] & TOKEN_PRIVATE) != 0;
     memcpy(out->segment.bytes, at + TOKEN_SEGMENT, sizeof out->segment.bytes);
     out->place = (ist_place){.pid = get32(at + TOKEN_PLACE), .fd = get32(at + TOKEN_PLACE + 4)};
@@ -274,14 +279,16 @@ static PyObject *token_clear(parsed_token *token) {
 /* The array a token describes, over `segment`; takes both. */
 static PyObject *token_receive(core_state *state, ist_segment segment, parsed_token *token) {
     const description *d = &token->is;
+    const uint32_t flags = d->readonly ? ARRAY_READONLY : 0;
     PyObject *a = NULL;
-    if (!array_fits(ist_segment_size(segment), token->dtype->itemsize, d->ndim, d->shape, d->strides, d->offset)) {
+    if (d->tracks) {
+        a = (PyObject *)array_new_tracking(state, segment, token->dtype, d->ndim, d->shape, flags);
+    } else if (!array_fits(ist_segment_size(segment), token->dtype->itemsize, d->ndim, d->shape, d->strides, d->offset)) {
         PyErr_Format(PyExc_ValueError, "not an array token: what it describes reaches outside its segment of %zu bytes",
                      ist_segment_size(segment));
         ist_segment_release(segment);
     } else {
-        a = (PyObject *)array_new_root(state, segment, token->dtype, d->ndim, d->shape, d->strides, d->offset,
-                                       d->readonly ? ARRAY_READONLY : 0);
+        a = (PyObject *)array_new_root(state, segment, token->dtype, d->ndim, d->shape, d->strides, d->offset, flags);
     }
     token_clear(token);
     return a;
@@ -602,6 +609,12 @@ static int by_value(PyObject *module) {
 }
 
 static PyObject *reduce_contents(PyObject *module, SharedArrayObject *a) {
+    if (array_tracks(a)) {
+        SharedArrayObject *now = array_now(a);
+        PyObject *result = now == NULL ? NULL : reduce_contents(module, now);
+        Py_XDECREF((PyObject *)now);
+        return result;
+    }
     PyObject *rebuild = PyObject_GetAttrString(module, "_rebuild_contents");
     PyObject *shape = PyTuple_New(a->ndim);
     PyObject *contents = PyObject_CallMethod((PyObject *)a, "tobytes", NULL); /* counts what it copies */

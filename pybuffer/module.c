@@ -13,7 +13,7 @@ static PyStructSequence_Field info_fields[] = {
     {"id", "number of the segment's slot; with the generation, its identity in this process"},
     {"generation", "how many segments the slot had before"},
     {"kind", "'heap', 'file' or 'foreign' memory"},
-    {"size", "bytes, exactly as asked for"},
+    {"size", "bytes, exactly as asked for; of a growable one its length now"},
     {"owners", "counted references: one per interpreter's owner, message and lease"},
     {"exports", "buffers, pins and lent addresses that stand on this interpreter's owner; None where no owner is at hand"},
     {"frozen", "read-only for everybody, for good"},
@@ -22,6 +22,7 @@ static PyStructSequence_Field info_fields[] = {
     {"created_by", "id of the interpreter that made it"},
     {"processes", "how many processes hold it, this one included; the dead count until they are swept; 0: not published"},
     {"descriptor", "(number, generation) of its descriptor, the same in all processes; None: not published"},
+    {"reserved", "bytes that a growable one may grow to, of which `size` are its length now; else size"},
     {NULL, NULL},
 };
 
@@ -29,7 +30,7 @@ static PyStructSequence_Desc info_desc = {
     "isthmus.SegmentInfo",
     "What the library knows of a segment; a snapshot.",
     info_fields,
-    12,
+    13,
 };
 
 static const char *kind_name(uint8_t kind) { return kind == IST_KIND_FILE ? "file" : kind == IST_KIND_FOREIGN ? "foreign" : "heap"; }
@@ -51,6 +52,7 @@ PyObject *segment_info_new(core_state *state, const ist_segment_info *info, int6
         PyLong_FromUnsignedLongLong(info->created_by),
         PyLong_FromUnsignedLong(info->processes),
         info->published ? Py_BuildValue("(II)", info->descriptor, info->descriptor_generation) : Py_NewRef(Py_None),
+        PyLong_FromUnsignedLongLong(info->reserved),
     };
     bool complete = true;
     for (Py_ssize_t i = 0; i < (Py_ssize_t)(sizeof values / sizeof *values); i++) {

@@ -88,6 +88,8 @@ static PyObject *array_freeze(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 
 static PyObject *array_toreadonly(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a))
+        return (PyObject *)array_tracking_view(a, ARRAY_READONLY);
     return (PyObject *)array_new_view(a, a->dtype, a->ndim, ARRAY_SHAPE(a), ARRAY_STRIDES(a), a->data, ARRAY_READONLY);
 }
 
@@ -122,6 +124,8 @@ static PyObject *array_make_writable(PyObject *self, PyObject *Py_UNUSED(ignored
         return NULL;
     if (!array_readonly(a) || make_writable_in_place(a))
         return Py_NewRef(self);
+    if (array_tracks(a))
+        return now_call(array_make_writable, self, NULL);
     if (hold_enter(a, HOLD_SHARED) < 0)
         return NULL;
     strided from = strided_of(a);

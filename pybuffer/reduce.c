@@ -224,6 +224,8 @@ static PyObject *rounded(const DTypeObject *dtype, double re, double im) {
 
 static PyObject *array_sum(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a))
+        return now_call(array_sum, self, NULL);
     reduction r = {.blocks = 0};
     if (is_long(a)) {
         long_summary all;
@@ -241,6 +243,8 @@ static PyObject *array_sum(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 
 static PyObject *array_mean(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a))
+        return now_call(array_mean, self, NULL);
     reduction r = {.blocks = 0};
     long_summary all;
     if (is_long(a) ? summarize_long(a, &all) < 0 : check_summable(a, "mean") < 0 || reduce(a, &r, step_sum, false, true) < 0)
@@ -337,6 +341,11 @@ static int extreme(SharedArrayObject *a, reduction *r, bool greatest, bool index
 
 static PyObject *extreme_value(PyObject *self, bool greatest) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a)) {
+        PyObject *now = (PyObject *)array_now(a), *value = now == NULL ? NULL : extreme_value(now, greatest);
+        Py_XDECREF(now);
+        return value;
+    }
     reduction r = {.blocks = 0};
     if (is_long(a) && a->nbytes > 0) {
         long_summary all;
@@ -356,6 +365,11 @@ static PyObject *extreme_value(PyObject *self, bool greatest) {
 
 static PyObject *extreme_index(PyObject *self, bool greatest) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a)) {
+        PyObject *now = (PyObject *)array_now(a), *index = now == NULL ? NULL : extreme_index(now, greatest);
+        Py_XDECREF(now);
+        return index;
+    }
     reduction r = {.blocks = 0};
     if (is_long(a) && a->nbytes > 0) {
         long_summary all;
@@ -393,6 +407,12 @@ static bool step_all(reduction *r, const char *p, size_t n) {
 /* How many of *n elements aren't zero, or as many as the step wants to know. -1 with an exception. */
 static Py_ssize_t count(PyObject *self, step_function *step, const char *name, size_t *n) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a)) {
+        PyObject *now = (PyObject *)array_now(a);
+        Py_ssize_t counted = now == NULL ? -1 : count(now, step, name, n);
+        Py_XDECREF(now);
+        return counted;
+    }
     reduction r = {.blocks = 0};
     if (is_long(a)) {
         long_summary all;

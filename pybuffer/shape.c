@@ -154,6 +154,8 @@ static int parse_axis(PyObject *item, int ndim) {
 
 static PyObject *array_transpose(PyObject *self, PyObject *args) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a))
+        return now_call(array_transpose, self, args);
     Py_ssize_t n = PyTuple_GET_SIZE(args);
     if (n == 0 || (n == 1 && PyTuple_GET_ITEM(args, 0) == Py_None))
         return array_transposed(a);
@@ -305,6 +307,8 @@ static PyObject *array_reshape(PyObject *self, PyObject *const *args, Py_ssize_t
     static const char *const names[] = {"copy"};
     static const signature keywords = {"reshape", 1, 0, 0, names};
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a))
+        return now_call_keywords(array_reshape, self, args, nargs, kwnames);
     PyObject *copy;
     Py_ssize_t shape[IST_MAX_NDIM];
     if (array_check(a) < 0 || bind_arguments(&keywords, args + nargs, 0, kwnames, &copy) < 0)
@@ -323,6 +327,8 @@ static PyObject *array_ravel(PyObject *self, PyObject *const *args, Py_ssize_t n
     static const char *const names[] = {"copy"};
     static const signature keywords = {"ravel", 1, 0, 0, names};
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a))
+        return now_call_keywords(array_ravel, self, args, nargs, kwnames);
     PyObject *copy;
     if (array_check(a) < 0 || bind_arguments(&keywords, args, nargs, kwnames, &copy) < 0)
         return NULL;
@@ -336,6 +342,8 @@ static PyObject *array_view(PyObject *self, PyObject *const *args, Py_ssize_t na
     static const char *const names[] = {"dtype"};
     static const signature parameters = {"view", 1, 1, 0, names};
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a))
+        return now_call_keywords(array_view, self, args, nargs, kwnames);
     PyObject *spec;
     if (array_check(a) < 0 || bind_arguments(&parameters, args, nargs, kwnames, &spec) < 0)
         return NULL;
@@ -423,6 +431,8 @@ static PyObject *array_cast(PyObject *self, PyObject *const *args, Py_ssize_t na
     static const char *const names[] = {"format", "shape"};
     static const signature parameters = {"cast", 2, 2, 1, names};
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a))
+        return now_call_keywords(array_cast, self, args, nargs, kwnames);
     PyObject *given[2];
     if (array_check(a) < 0 || bind_arguments(&parameters, args, nargs, kwnames, given) < 0)
         return NULL;
@@ -485,6 +495,8 @@ static PyObject *array_split(PyObject *self, PyObject *const *args, Py_ssize_t n
     static const char *const names[] = {"indices_or_sections", "axis"};
     static const signature parameters = {"split", 2, 2, 1, names};
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a))
+        return now_call_keywords(array_split, self, args, nargs, kwnames);
     PyObject *given[2];
     if (array_check(a) < 0 || bind_arguments(&parameters, args, nargs, kwnames, given) < 0)
         return NULL;

@@ -67,6 +67,8 @@ static PyObject *list_of(const strided *s, int axis, const char *data) {
 
 PyObject *array_tolist(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a))
+        return now_call(array_tolist, self, NULL);
     if (hold_enter(a, HOLD_SHARED) < 0)
         return NULL;
     strided s = strided_of(a);
@@ -124,8 +126,8 @@ static PyObject *text_of_values(SharedArrayObject *a) {
     return text;
 }
 
-PyObject *array_repr(PyObject *self) {
-    SharedArrayObject *a = (SharedArrayObject *)self;
+/* max_length: what a tracking handle adds; 0: it isn't one. */
+static PyObject *repr_of(SharedArrayObject *a, Py_ssize_t max_length) {
     PyObject *shape = shape_tuple(a->ndim, ARRAY_SHAPE(a)), *values = NULL, *description = NULL, *result = NULL;
     if (shape == NULL)
         return NULL;
@@ -141,12 +143,26 @@ PyObject *array_repr(PyObject *self) {
     const char *state = array_flags(array_root(a)) & ARRAY_FROZEN ? ", frozen" : array_readonly(a) ? ", readonly" : "";
     hold_leave(a, HOLD_SHARED);
     description = values == NULL ? NULL : dtype_description(a->dtype);
+    char growable[40] = "";
+    if (max_length > 0)
+        PyOS_snprintf(growable, sizeof growable, ", max_length=%zd", max_length);
     if (description != NULL)
-        result = PyUnicode_FromFormat("SharedArray(%U, shape=%R, dtype=%R%s)", values, shape, description, state);
+        result = PyUnicode_FromFormat("SharedArray(%U, shape=%R, dtype=%R%s%s)", values, shape, description, growable, state);
 done:
     Py_XDECREF(description);
     Py_XDECREF(values);
     Py_DECREF(shape);
+    return result;
+}
+
+PyObject *array_repr(PyObject *self) {
+    SharedArrayObject *a = (SharedArrayObject *)self;
+    if (!array_tracks(a) || !array_usable(a))
+        return repr_of(a, 0);
+    const Py_ssize_t max_length = tracked_max_length(a);
+    SharedArrayObject *now = max_length < 0 ? NULL : array_now(a);
+    PyObject *result = now == NULL ? NULL : repr_of(now, max_length);
+    Py_XDECREF((PyObject *)now);
     return result;
 }
 
@@ -173,6 +189,8 @@ static PyObject *array_tobytes(PyObject *self, PyObject *const *args, Py_ssize_t
     static const signature parameters = {"tobytes", 1, 1, 0, names};
     SharedArrayObject *a = (SharedArrayObject *)self;
     PyObject *order_object;
+    if (array_tracks(a))
+        return now_call_keywords(array_tobytes, self, args, nargs, kwnames);
     if (bind_arguments(&parameters, args, nargs, kwnames, &order_object) < 0)
         return NULL;
     char order = parse_order(a, order_object);
@@ -199,6 +217,8 @@ static PyObject *array_tobytes(PyObject *self, PyObject *const *args, Py_ssize_t
 
 static PyObject *array_copy(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a))
+        return now_call(array_copy, self, NULL);
     if (hold_enter(a, HOLD_SHARED) < 0)
         return NULL;
     strided from = strided_of(a);
@@ -209,6 +229,8 @@ static PyObject *array_copy(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 
 static PyObject *array_fill(PyObject *self, PyObject *value) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a))
+        return now_call(array_fill, self, value);
     if (array_check(a) < 0)
         return NULL;
     strided to = strided_of(a);
@@ -283,6 +305,8 @@ static PyObject *array_as_ndarray(PyObject *self, PyObject *const *args, Py_ssiz
     static const char *const names[] = {"dtype", "copy"};
     static const signature parameters = {"__array__", 2, 2, 0, names};
     PyObject *given[2];
+    if (array_tracks((SharedArrayObject *)self))
+        return now_call_keywords(array_as_ndarray, self, args, nargs, kwnames);
     if (bind_arguments(&parameters, args, nargs, kwnames, given) < 0)
         return NULL;
     PyObject *ndarray = ndarray_of((SharedArrayObject *)self);
@@ -309,6 +333,8 @@ static PyObject *run_of_bytes(SharedArrayObject *a, Py_ssize_t *offset) {
 
 static PyObject *get_array_interface(PyObject *self, void *Py_UNUSED(closure)) {
     SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_tracks(a))
+        return now_get(get_array_interface, self);
     if (array_check(a) < 0)
         return NULL;
     Py_ssize_t offset;

@@ -87,7 +87,9 @@ typedef enum isti_phase {
 /* The last one: the row is retired. Fewer in the build that tests the end of generations */
 #define ISTI_DESCRIPTOR_GENERATIONS ((1u << (IST_GENERATION_BITS < 28 ? IST_GENERATION_BITS : 28)) - 1)
 
-#define ISTI_PUBLISHED_LOCAL 1u /* flags: only who made it, and forked children, hold it: wrapped memory, mapped files */
+/* flags */
+#define ISTI_PUBLISHED_LOCAL 1u    /* only who made it, and forked children, hold it: wrapped memory, mapped files */
+#define ISTI_PUBLISHED_GROWABLE 2u /* `current` is its length, of the `length` bytes that are reserved */
 
 /* 256 bytes: a line of state, a line for the marks of messages under way (the Queue's), two lines of holders. */
 struct isti_descriptor {
@@ -95,12 +97,13 @@ struct isti_descriptor {
     _Atomic(uint64_t) offset, length; /* bytes, in the data memfd; written in RESV, constant while LIVE */
     _Atomic(uint32_t) window, flags; /* window: of a local one, the member that may hold it */
     _Atomic(uint64_t) creator;
-    uint64_t current; /* reserved: the length of a growable segment */
+    _Atomic(uint64_t) current; /* bytes of a growable segment; grows while LIVE. Bounded by `length` whenever it is read */
     uint64_t unused[2];
     uint64_t flights[8]; /* reserved: zero until there are queues */
     _Atomic(uint64_t) holders[ISTI_WORDS]; /* bit m % 64 of word m / 64: process m holds it */
 };
 static_assert(sizeof(struct isti_descriptor) == 256 && offsetof(struct isti_descriptor, holders) == 128, "four cache lines");
+static_assert(offsetof(struct isti_descriptor, current) == 40, "part of the layout");
 
 /* A pickle under way. word: sequence 40 | state 8 | member 16; the sequence moves on at each end. */
 typedef enum isti_ticket_state { ISTI_TICKET_FREE = 0, ISTI_TICKET_RESV = 1, ISTI_TICKET_LIVE = 2 } isti_ticket_state;

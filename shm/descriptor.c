@@ -81,6 +81,11 @@ static bool anybody_holds(struct isti_domain *d, struct isti_descriptor *row, ui
     return false;
 }
 
+_Atomic(uint64_t) *isti_length_word(uint64_t desc) {
+    const struct isti_domain *d = desc == 0 ? NULL : isti_domain_by_number(isti_desc_domain(desc));
+    return d == NULL ? NULL : &d->descriptor_rows[isti_desc_index(desc)].current;
+}
+
 uint32_t isti_holders(struct isti_domain *d, uint32_t index) {
     uint32_t n = 0;
     for (uint32_t w = 0; w < ISTI_WORDS; w++) /* relaxed: a snapshot for display */
@@ -281,7 +286,9 @@ static void fill_row(struct isti_domain *d, struct isti_descriptor *row, struct 
     atomic_store_explicit(&row->offset, offset, memory_order_relaxed);
     atomic_store_explicit(&row->length, atomic_load_explicit(&slot->size, memory_order_relaxed), memory_order_relaxed);
     atomic_store_explicit(&row->window, local ? d->me : d->window, memory_order_relaxed);
-    atomic_store_explicit(&row->flags, local ? ISTI_PUBLISHED_LOCAL : 0, memory_order_relaxed);
+    atomic_store_explicit(&row->current, 0, memory_order_relaxed); /* whoever makes it grows it to its first length */
+    const uint32_t growable = isti_slot_is_growable(slot) ? ISTI_PUBLISHED_GROWABLE : 0;
+    atomic_store_explicit(&row->flags, local ? ISTI_PUBLISHED_LOCAL : growable, memory_order_relaxed);
     atomic_store_explicit(&row->creator, atomic_load_explicit(&slot->creator, memory_order_relaxed), memory_order_relaxed);
 }
 
@@ -436,7 +443,9 @@ static void settle(struct isti_domain *d, uint32_t index, uint32_t generation, u
                    ist_segment *out) {
     struct isti_descriptor *row = &d->descriptor_rows[index];
     a->slot->wrap = a->wrap;
-    isti_slot_begin(a->slot, a->data, length, IST_KIND_HEAP, 0);
+    /* relaxed: constant while LIVE. A false one makes the length another, never more than is mapped */
+    const bool growable = (atomic_load_explicit(&row->flags, memory_order_relaxed) & ISTI_PUBLISHED_GROWABLE) != 0;
+    isti_slot_begin(a->slot, a->data, length, IST_KIND_HEAP, growable ? ISTI_SLOT_GROWABLE : 0);
     /* relaxed: for display */
     atomic_store_explicit(&a->slot->creator, atomic_load_explicit(&row->creator, memory_order_relaxed), memory_order_relaxed);
     d->entries[index] = (struct isti_entry){.generation = generation, .slot = a->slot->index + 1};

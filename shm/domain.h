@@ -118,6 +118,9 @@ int isti_descriptor_acquire(struct isti_domain *d, uint32_t index, uint32_t gene
 void isti_descriptor_release(struct ist_slot *slot, uint32_t generation);
 /* freeze or make_writable: what only a sole owner may do. -EBUSY, -ESTALE, -EOVERFLOW, -ENOTRECOVERABLE, -EBADMSG. */
 int isti_segment_exclusive(ist_segment *s, bool freeze);
+/* The length of a growable segment: a word of its descriptor `desc` (segment.h), which whoever reads it bounds by what is reserved. NULL: not
+ * published, or in a domain that isn't this process's. */
+_Atomic(uint64_t) *isti_length_word(uint64_t desc);
 /* ist_segment_resize of a size that can be. */
 int isti_segment_resize(ist_segment s, size_t size);
 /* Frees d if nobody holds it. Always allowed, by anybody. */

@@ -326,6 +326,34 @@ void *isti_heap_alloc_slow(struct isti_thread *t, size_t size, uint32_t flags, u
     return block;
 }
 
+/* Recycled pages are punched rather than written: what is reserved costs nothing. jemalloc's own zeroing would write them. */
+static int clear_sparsely(char *block, size_t size) {
+    const uintptr_t page = isti_page_size(), start = (uintptr_t)block, end = start + size;
+    const uintptr_t first = (start + page - 1) & ~(page - 1), last = end & ~(page - 1);
+    if (first >= last) {
+        memset(block, 0, size);
+        return 0;
+    }
+    if (isti_os.madvise((void *)first, last - first, MADV_REMOVE) != 0)
+        return -ENOMEM;
+    memset(block, 0, first - start);
+    memset((void *)last, 0, end - last);
+    return 0;
+}
+
+void *isti_heap_alloc_sparse(struct isti_thread *t, size_t size, size_t prefaulted, uint32_t index, int *error) {
+    char *block = isti_heap_alloc_slow(t, size, 0, index, error);
+    if (block == NULL)
+        return NULL;
+    *error = clear_sparsely(block, size);
+    if (*error == 0 && prefaulted > 0)
+        *error = prefault(block, prefaulted);
+    if (*error == 0)
+        return block;
+    isti_heap_free(t, block, size);
+    return NULL;
+}
+
 /* In a thread that never allocated in this epoch. */
 void isti_heap_free_slow(void *block, size_t size) {
     struct isti_heap *h = live_heap();

@@ -58,6 +58,9 @@ static inline void isti_window_free(const struct isti_window *w, void *block, si
 void *isti_heap_alloc_slow(struct isti_thread *t, size_t size, uint32_t flags, uint32_t index, int *error);
 void isti_heap_free_slow(void *block, size_t size);
 
+/* The same, all bytes 0 without touching its whole pages, and the memory of the first `prefaulted` bytes there. */
+void *isti_heap_alloc_sparse(struct isti_thread *t, size_t size, size_t prefaulted, uint32_t index, int *error);
+
 /* A block of at least `size` bytes for this thread, entered into the table of addresses as that of slot `index`; flags IST_ZERO,
  * IST_PREFAULT. *error is written on failure. */
 static inline void *isti_heap_alloc(struct isti_thread *t, size_t size, uint32_t flags, uint32_t index, int *error) {

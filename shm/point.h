@@ -18,7 +18,7 @@
                             X(SWEEP_PUNCH) X(SWEEP_CLEARED) X(SWEEP_FREED) X(SWEEP_DESCRIPTORS) X(SWEEP_TOLD) X(SWEEP_CLEAN) X(RECLAIM_LOCKED) \
                                 X(RECLAIM_FREED) X(RECLAIM_PUNCHED) X(RECLAIM_DONE) X(NAME_LOCKED) X(NAME_ODD) X(NAME_WRITTEN)             \
                                     X(NAME_DONE) X(FORK_PUBLISHED) X(FORK_HELD) X(FORK_MOVED) X(FORK_PREPARED) X(FORK_PARENT)              \
-                                        X(FORK_CHILD) X(WAIT_RAISED) X(WAIT_CLAIMED) X(WAIT_WRITTEN) X(WAIT_PENDING)          \
+                                        X(FORK_CHILD) X(GROW_READ) X(GROW_DONE) X(WAIT_RAISED) X(WAIT_CLAIMED) X(WAIT_WRITTEN) X(WAIT_PENDING)          \
                                             X(WAIT_UNEQUAL) X(WAIT_LOOKED) X(WAIT_ASLEEP) X(WAIT_HEARD) X(WAIT_GIVEN_UP)              \
                                                 X(NOTIFY_RECHECK) X(NOTIFY_LOOKED) X(NOTIFY_MOVED) X(NOTIFY_WOKEN)                    \
                                                     X(CANCEL_NOTIFIED) X(CANCEL_PASSED) X(SWEEP_PASSED) X(SWEEP_WAITERS)

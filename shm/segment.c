@@ -542,6 +542,8 @@ static bool read_info(ist_slot *slot, ist_segment_info *out) {
     uint32_t meta = atomic_load_explicit(&slot->meta, memory_order_acquire);
     if (meta == 0)
         return false; /* retired */
+    const uint64_t size = atomic_load_explicit(&slot->size, memory_order_acquire);
+    uint64_t desc = atomic_load_explicit(&slot->desc, memory_order_acquire);
     *out = (ist_segment_info){
         .index = slot->index,
         .generation = isti_generation(state),
@@ -550,10 +552,10 @@ static bool read_info(ist_slot *slot, ist_segment_info *out) {
         .frozen = (state & IST_FROZEN) != 0,
         .readonly = (state & IST_FROZEN) != 0 || (meta >> 8 & IST_READONLY) != 0,
         .saturated = isti_owners(state) >= IST_OWNERS_LIMIT,
-        .size = atomic_load_explicit(&slot->size, memory_order_acquire),
+        .size = (meta >> 8 & ISTI_SLOT_GROWABLE) != 0 ? isti_length(desc, size) : size,
+        .reserved = size,
         .created_by = atomic_load_explicit(&slot->creator, memory_order_acquire),
     };
-    uint64_t desc = atomic_load_explicit(&slot->desc, memory_order_acquire);
     struct isti_domain *d = desc == 0 ? NULL : isti_domain_by_number(isti_desc_domain(desc));
     out->published = d != NULL;
     out->descriptor = d == NULL ? UINT32_MAX : isti_desc_index(desc);

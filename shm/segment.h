@@ -39,6 +39,9 @@ struct isti_wrap {
     struct ist_slot *pending; /* next of the segments this thread is going to free */
 };
 
+/* Beside create's and wrap's flags in a slot's meta: its length is its descriptor's word `current`, and its size what is reserved for it. */
+#define ISTI_SLOT_GROWABLE 16u
+
 extern _Atomic(uint64_t) isti_retired; /* slots; a statistic */
 
 /* ---- steps of making and ending that segment.c and descriptor.c share; inline, as create and release are made of them */
@@ -79,6 +82,14 @@ static inline void isti_slot_end(struct ist_slot *slot, struct isti_thread *t, u
     atomic_store_explicit(&slot->state, isti_state(0, 0, generation + 1), memory_order_release);
     isti_slab_put(t, slot);
 }
+
+/* relaxed, both: constant; the caller owns the segment, or has acquired its state and looks at that once more */
+static inline bool isti_slot_is_growable(struct ist_slot *slot) {
+    return (atomic_load_explicit(&slot->meta, memory_order_relaxed) >> 8 & ISTI_SLOT_GROWABLE) != 0;
+}
+
+/* grow.c: the length, now, of a growable segment that is published as `desc` and has `reserved` bytes. */
+size_t isti_length(uint64_t desc, uint64_t reserved);
 
 /* Adds an owner if the slot lives in `generation`; `state` was acquired from it. -ESTALE, -EOVERFLOW. */
 int isti_slot_add_owner(struct ist_slot *slot, uint64_t state, uint32_t generation, ist_segment *out);

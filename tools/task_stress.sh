@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ./run stress: every plain C program, and the storm of processes in Python, for ISTHMUS_STRESS_SECONDS each.
+# ./run stress: every plain C program, and the storms in Python, for ISTHMUS_STRESS_SECONDS each.
 set -euo pipefail
 # shellcheck source=tools/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -17,5 +17,5 @@ cd "$ROOT"
 
 results_begin stress
 run_c_tests C "$BUILD/tests/c" plain
-run_pytest "$TAG" "$VENV/bin/python" tests/python/test_storm.py -s
+run_pytest "$TAG" "$VENV/bin/python" tests/python/test_storm.py tests/python/test_ownership_storm.py -s
 results_end

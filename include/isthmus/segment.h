@@ -3,7 +3,7 @@
  * A segment is a block of memory with one atomic count of its owners. Everybody who uses it owns a reference; the last one to let go
  * frees it, whoever that is, in whatever order, from whatever thread.
  *
- * Words: create, wrap, map (you own one reference) · retain, release (counted) · acquire (from a token or an address; may fail) ·
+ * Words: create, create_growable, wrap, map (you own one reference) · retain, release (counted) · acquire (from a token or an address; may fail) ·
  * view functions (own nothing). A consuming parameter says "takes".
  *
  * Ownership: an ist_segment is a handle, passed by value. It is valid as long as the reference it stands for is owned; copying the
@@ -62,6 +62,18 @@ typedef enum ist_kind {
  * at the end of a thread after the allocator's own), -ENOTRECOVERABLE (in a child made without fork handlers). */
 IST_MUST_CHECK IST_API int ist_segment_create(size_t size, uint32_t flags, ist_segment *out);
 
+/* Makes a growable segment: `reserved` bytes of address space for good, of which the first `size` are its length at first. Memory is committed
+ * only by touching it (IST_PREFAULT: that of the first `size` bytes is there), and reads as 0 where it never was written, recycled or not.
+ * It is published from the start, as its length is a word that all processes read. Else as ist_segment_create.
+ * Errors: -EINVAL (size > reserved, reserved > PTRDIFF_MAX, flags), and those of ist_segment_create and ist_segment_token. */
+IST_MUST_CHECK IST_API int ist_segment_create_growable(size_t size, size_t reserved, uint32_t flags, ist_segment *out);
+
+/* Makes the segment at least `size` bytes long, in place and for all its owners, in whatever process. It never shrinks: of several at once
+ * the largest wins, and if it is that long already nothing happens.
+ * Ordering: acquire and release; who reads the new length by ist_segment_length sees what the caller wrote before.
+ * Errors: -EINVAL (not growable), -ENOSPC (more than was reserved), -EROFS (frozen), -ENOTRECOVERABLE (in a child that doesn't own it). */
+IST_MUST_CHECK IST_API int ist_segment_grow(ist_segment s, size_t size);
+
 /* Called once, when the last owner of a wrapped segment has let go: in any thread, without a GIL, possibly after every interpreter is
  * gone. It may release other segments (that never recurses). It isn't called in a child that inherited the segment through fork. */
 typedef void (*ist_free_fn)(void *ctx, void *data, size_t size);
@@ -104,7 +116,9 @@ IST_API void ist_segment_release(ist_segment s);
 
 /* View functions: own nothing; the caller owns a reference while it uses the result. */
 IST_API void *ist_segment_data(ist_segment s);
-IST_API size_t ist_segment_size(ist_segment s);
+IST_API size_t ist_segment_size(ist_segment s);   /* of a growable one all that is reserved: constant */
+IST_API size_t ist_segment_length(ist_segment s); /* bytes now; ist_segment_size if it isn't growable. Ordering: acquire */
+IST_API bool ist_segment_is_growable(ist_segment s);
 IST_API bool ist_segment_is_frozen(ist_segment s);
 IST_API bool ist_segment_is_readonly(ist_segment s); /* frozen, or made with IST_READONLY */
 
@@ -158,11 +172,12 @@ typedef struct ist_segment_info {
     bool frozen;
     bool readonly;       /* frozen, or made with IST_READONLY */
     bool saturated;      /* its count went wrong: it will never be freed */
-    uint64_t size;       /* bytes, exactly as asked for */
+    uint64_t size;       /* bytes, exactly as asked for; of a growable one its length now */
     uint64_t created_by; /* see ist_segment_set_creator */
     bool published;      /* its token was taken: other processes can attach to it */
     uint32_t processes;  /* that hold it, this one included */
     uint32_t descriptor, descriptor_generation; /* what its token says: the same in all processes */
+    uint64_t reserved; /* bytes it may grow to; `size` if it isn't growable */
 } ist_segment_info;
 
 /* One segment's. The caller owns a reference. */

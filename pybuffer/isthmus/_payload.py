@@ -134,7 +134,7 @@ class _Collected:
     def reduce(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is SharedArray:
-            self.arrays.append(obj[...])  # the message's own handle: the sender may release its own at once
+            self.arrays.append(obj._handle())  # the message's own: the sender may release its own at once
             return _array, (len(self.arrays) - 1,)
         if kind is Transfer:
             self.arrays.append(obj._take())

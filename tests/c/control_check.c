@@ -153,11 +153,15 @@ static bool row_makes_sense(struct look *l, uint32_t index) {
     if ((phase == ISTI_FREE) != (holders == 0))
         return FAIL(l, "descriptor %u in phase %d has %u holders", index, (int)phase, holders);
     for (size_t i = 0; i < 8; i++)
-        if (row->flights[i] != 0 || row->current != 0 || row->unused[0] != 0 || row->unused[1] != 0)
+        if (row->flights[i] != 0 || row->unused[0] != 0 || row->unused[1] != 0)
             return FAIL(l, "descriptor %u has something in a reserved field", index);
+    const bool growable = (get32(&row->flags) & ISTI_PUBLISHED_GROWABLE) != 0;
+    if (phase != ISTI_FREE && get64(&row->current) > (growable ? get64(&row->length) : 0))
+        return FAIL(l, "descriptor %u is %llu long of %llu", index, (unsigned long long)get64(&row->current),
+                    (unsigned long long)get64(&row->length));
     if (phase == ISTI_FREE || get32(&row->flags) == ISTI_PUBLISHED_LOCAL)
         return true;
-    if (get32(&row->flags) != 0)
+    if ((get32(&row->flags) & ~ISTI_PUBLISHED_GROWABLE) != 0)
         return FAIL(l, "descriptor %u has flags %#x", index, get32(&row->flags));
     return place_makes_sense(l, index, phase);
 }

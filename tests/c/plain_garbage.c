@@ -81,6 +81,11 @@ __attribute__((no_sanitize("address"))) static unsigned touch_bytes(unsigned cha
 /* The first and last bytes of a segment, wherever the tables say that they are. */
 static void touch(struct player *p, ist_segment s) {
     const void *readonly;
+    const size_t length = ist_segment_length(s);
+    CHECK(length <= ist_segment_size(s), "%zu of %zu", length, ist_segment_size(s));
+    touch_bytes(ist_segment_data(s), length, !ist_segment_is_readonly(s));
+    if (ist_segment_is_growable(s) && any(p, 2) == 0)
+        (void)!ist_segment_grow(s, any(p, ist_segment_size(s) + 2));
     touch_bytes(ist_segment_data(s), ist_segment_size(s), !ist_segment_is_readonly(s));
     if (any(p, 4) == 0 && ist_segment_data_readonly(s, &readonly) == 0)
         touch_bytes((unsigned char *)(uintptr_t)readonly, ist_segment_size(s), false);
@@ -101,6 +106,11 @@ static void make(struct player *p) {
         static char memory[2 << 20];
         if (ist_segment_wrap(memory, size, NULL, NULL, 0, &s) == 0)
             keep(p, s);
+    } else if (any(p, 4) == 0) {
+        if (ist_segment_create_growable(any(p, size + 1), size, 0, &s) == 0) {
+            touch(p, s);
+            keep(p, s);
+        }
     } else if (ist_segment_create(size, any(p, 2) ? IST_ZERO : 0, &s) == 0) {
         touch(p, s);
         keep(p, s);
@@ -281,7 +291,7 @@ static void in_descriptors(struct garbage *g) {
     uint32_t high = isti_descriptors_high(g->d);
     struct isti_descriptor *row = &g->d->descriptor_rows[pick(g, pick(g, 8) == 0 || high == 0 ? g->d->descriptors : high)];
     uint64_t s = atomic_load_explicit(&row->state, memory_order_relaxed);
-    switch (pick(g, 10)) {
+    switch (pick(g, 12)) {
     case 0: put64(g, &row->state, s ^ UINT64_C(1) << pick(g, 64)); break;
     case 1: put64(g, &row->state, isti_s(isti_s_generation(s), (isti_phase)pick(g, 8), (uint32_t)pick(g, 20))); break;
     case 2:
@@ -293,6 +303,8 @@ static void in_descriptors(struct garbage *g) {
     case 6: put32(g, &row->window, number(g)); break;
     case 7: put32(g, &row->flags, number(g)); break;
     case 8: put64(g, &row->holders[pick(g, 3) == 0 ? pick(g, ISTI_WORDS) : 0], number(g)); break;
+    case 9: put64(g, &row->current, number(g)); break;
+    case 10: put32(g, &row->flags, ISTI_PUBLISHED_GROWABLE); break;
     default: put64(g, (const uint64_t *)(const void *)row + pick(g, sizeof *row / 8), test_random(g->random));
     }
 }

@@ -23,7 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { STANDING = 3, PAIRS = 4, OWN = 4, PROCESSES = 8, LARGE = (1 << 20) + (1 << 16) };
+enum { STANDING = 3, PAIRS = 4, OWN = 4, PROCESSES = 8, LARGE = (1 << 20) + (1 << 16), GROWN = 1 << 24 };
 
 /* What a victim and one of its helpers tell each other. */
 struct pair {
@@ -35,6 +35,7 @@ struct stage {
     struct swarm_area area;
     struct swarm_note standing[STANDING]; /* the supervisor's, always there */
     struct swarm_note passing;            /* the supervisor's as well, but let go of when the victim stops */
+    struct swarm_note growing;            /* a growable one of the supervisor's, which everybody grows by 8 bytes */
     struct swarm_note own[OWN];           /* the victim's */
     struct pair pairs[PAIRS];
     _Atomic(uint32_t) pause, paused, over; /* the worker's orders */
@@ -221,6 +222,28 @@ static void freeze(struct stage *st) {
     ist_segment_release(f.segment);
 }
 
+/* Some of it while the helper of a dead one's is still there to read it. */
+static void grow(struct stage *st) {
+    ist_segment g, again;
+    CHECK_EQ(ist_segment_create_growable(100, LARGE, 0, &g), 0);
+    ist_token token = test_token(g);
+    CHECK_EQ(ist_segment_acquire(&token, &again), 0);
+    for (size_t size = 1000; size < LARGE; size *= 4) {
+        CHECK_EQ(ist_segment_grow(again, size), 0);
+        CHECK_EQ(ist_segment_length(g), size);
+    }
+    ist_segment_release(again);
+    ist_segment_release(g);
+    uint64_t tag, none;
+    if (!swarm_note_get(&st->growing, &tag, &token, &none))
+        return;
+    CHECK_EQ(ist_segment_acquire(&token, &g), 0);
+    const size_t length = ist_segment_length(g);
+    CHECK_EQ(ist_segment_grow(g, length + 8), 0);
+    CHECK(ist_segment_length(g) >= length + 8);
+    ist_segment_release(g);
+}
+
 static void leases(struct swarm_held *held) {
     ist_token token = test_token(held->segment);
     uint64_t numbers[3], more;
@@ -401,6 +424,7 @@ static void victim(struct stage *st) {
     wrapped();
     fill_the_table();
     freeze(st);
+    grow(st);
     leases(&a);
     names(&a);
     waits(st, &a);
@@ -457,6 +481,8 @@ static struct {
     int fd;
     struct swarm_self self;
     struct swarm_held standing[STANDING];
+    ist_segment growing;
+    size_t length; /* of it, when it was looked at last */
     unsigned kills, stops, kills_at[ISTI_POINT_COUNT], stops_at[ISTI_POINT_COUNT];
     struct swarm_held passing, caught[OWN + 2]; /* what is attached while the victim stands still */
     unsigned caught_count, caught_ever;
@@ -618,6 +644,9 @@ static void aftermath(const char *name, bool fresh) {
         CHECK(info.owners == 1 && info.processes == 1, "%s: %u owners, %u processes", name, info.owners, info.processes);
         swarm_check(super.standing[i].segment, super.standing[i].tag, "standing");
     }
+    const size_t length = ist_segment_length(super.growing);
+    CHECK(length >= super.length && length <= GROWN && length % 8 == 0, "%s: %zu after %zu", name, length, super.length);
+    super.length = length;
     set(&super.st->paused, 0);
     set(&super.st->pause, 0);
     if (fresh) {
@@ -719,6 +748,9 @@ static void begin(void) {
         ist_token token = test_token(super.standing[i].segment);
         swarm_note_put(&super.st->standing[i], super.standing[i].tag, &token, 0);
     }
+    CHECK_EQ(ist_segment_create_growable(8, GROWN, 0, &super.growing), 0);
+    ist_token token = test_token(super.growing);
+    swarm_note_put(&super.st->growing, 0, &token, 0);
     ist_lease_set_duration(UINT64_C(3000000));
     super.self = (struct swarm_self){.area = &super.st->area, .random = test_seed(), .lost_of = 4};
 }

@@ -215,6 +215,19 @@ static void create(ist_segment *s, size_t size, uint32_t flags) {
     test_fill(data, size, size);
 }
 
+/* A failure leaves the length as it was. */
+static void create_growable(ist_segment *s, size_t size, size_t reserved, uint32_t flags) {
+    if (!OK(ist_segment_create_growable(size, reserved, flags, s)))
+        return;
+    unsigned char *data = ist_segment_data(*s);
+    CHECK_EQ(ist_segment_length(*s), size);
+    size_t length = OK(ist_segment_grow(*s, reserved)) ? reserved : size;
+    CHECK_EQ(ist_segment_length(*s), length);
+    for (size_t i = 0; i < length; i++)
+        CHECK(data[i] == 0);
+    memset(data, 0x55, length);
+}
+
 static void share(ist_segment s) {
     ist_token token;
     ist_segment other;
@@ -266,7 +279,7 @@ static void housekeepers_turn(void) {
 }
 
 static void cycle(void) {
-    enum { COUNT = 9 };
+    enum { COUNT = 11 };
     static char outside[64];
     ist_segment s[COUNT] = {{0}};
     create(&s[0], 100, 0);
@@ -286,6 +299,8 @@ static void cycle(void) {
     }
     OK(ist_segment_map(file, 4096, 4096, IST_PRIVATE, &s[7]));
     OK(ist_segment_map(file, 0, 1, IST_READONLY, &s[8]));
+    create_growable(&s[9], 10, 300, IST_ZERO);
+    create_growable(&s[10], 5000, 50000, IST_PREFAULT);
     for (int i = 0; i < COUNT; i++)
         share(s[i]);
     lease(s[0]);

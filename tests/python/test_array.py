@@ -118,7 +118,8 @@ def test_shape_by_index_and_its_exceptions() -> None:
         lambda: ist.empty(3, "f8", 3),
         lambda: ist.empty(3, shape=3),
         lambda: ist.empty(3, order="C"),
-        lambda: ist.empty(3, max_length=5),
+        lambda: ist.empty(3, "f8", 5),  # max_length by its name alone
+        lambda: ist.buffer(3, 5),
         lambda: ist.full(3),
         lambda: ist.buffer("3"),
         lambda: ist.buffer((2, 3)),
