@@ -32,7 +32,14 @@ static PyStructSequence_Desc info_desc = {
     12,
 };
 
-static const char *kind_name(uint8_t kind) { return kind == IST_KIND_FILE ? "file" : kind == IST_KIND_FOREIGN ? "foreign" : "heap"; }
+static const char *kind_name(uint8_t kind) {
+    switch (kind) {
+    case IST_KIND_FILE: return "file";
+    case IST_KIND_FOREIGN: return "foreign";
+    case IST_KIND_QUEUE: return "queue";
+    default: return "heap";
+    }
+}
 
 PyObject *segment_info_new(core_state *state, const ist_segment_info *info, int64_t exports) {
     PyObject *result = PyStructSequence_New(state->info_type);

@@ -2,6 +2,7 @@
 #include "os.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <jemalloc/jemalloc.h>
 #include <linux/futex.h>
@@ -55,13 +56,17 @@ static uint64_t os_now(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static void os_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline) {
+static int os_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline) {
     struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000u), .tv_nsec = (long)(deadline % 1000000000u)};
     /* FUTEX_WAIT_BITSET, as it takes an absolute time. Not private: the housekeeper's word is in shared memory */
-    syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, deadline == UINT64_MAX ? NULL : &until, NULL, FUTEX_BITSET_MATCH_ANY);
+    long result = syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, deadline == UINT64_MAX ? NULL : &until, NULL, FUTEX_BITSET_MATCH_ANY);
+    return result == 0 ? 0 : errno;
 }
 
-static void os_futex_wake(_Atomic(uint32_t) *word, int waiters) { syscall(SYS_futex, word, FUTEX_WAKE, waiters, NULL, NULL, 0); }
+static int os_futex_wake(_Atomic(uint32_t) *word, int waiters) {
+    long woken = syscall(SYS_futex, word, FUTEX_WAKE, waiters, NULL, NULL, 0);
+    return woken < 0 ? 0 : (int)woken;
+}
 
 static int os_thread_create(void *(*run)(void *), void *argument) {
     pthread_attr_t attributes;

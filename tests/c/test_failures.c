@@ -119,13 +119,17 @@ static ssize_t f_getrandom(void *bytes, size_t size, unsigned flags) {
 }
 static uint64_t f_now(void) { return clock_now; }
 static jmp_buf watching;
-static void f_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline) {
+static int f_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline) {
     (void)word, (void)expected;
     if (deadline == UINT64_MAX) /* nothing is due, it waits for other processes: the end of its turn. It holds no lock here */
         longjmp(watching, 1);
     clock_now = deadline > clock_now ? deadline : clock_now;
+    return ETIMEDOUT;
 }
-static void f_futex_wake(_Atomic(uint32_t) *word, int waiters) { (void)word, (void)waiters; }
+static int f_futex_wake(_Atomic(uint32_t) *word, int waiters) {
+    (void)word, (void)waiters;
+    return 0;
+}
 static int f_thread_create(void *(*run)(void *), void *argument) {
     if (fails())
         return EAGAIN;
