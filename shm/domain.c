@@ -386,14 +386,18 @@ static int open_data(struct isti_domain *d) {
     return error;
 }
 
-static bool is_file(int fd, uint64_t device, uint64_t inode) {
+/* -1: the system doesn't tell; then it isn't opened anew either, as it may well be there. */
+static int is_file(int fd, uint64_t device, uint64_t inode) {
     struct stat st;
-    return isti_os.fstat(fd, &st) == 0 && (uint64_t)st.st_dev == device && (uint64_t)st.st_ino == inode;
+    if (isti_os.fstat(fd, &st) != 0)
+        return errno == EBADF ? 0 : -1;
+    return (uint64_t)st.st_dev == device && (uint64_t)st.st_ino == inode;
 }
 
 bool isti_domain_has_control(struct isti_domain *d) {
-    if (is_file(d->control_fd, d->control_device, d->control_inode))
-        return true;
+    const int there = is_file(d->control_fd, d->control_device, d->control_inode);
+    if (there != 0)
+        return there > 0;
     for (uint32_t m = 0; m < isti_members_high(d); m++) {
         struct isti_member *row = &d->member_rows[m];
         /* relaxed, all: as in open_data */
@@ -401,7 +405,7 @@ bool isti_domain_has_control(struct isti_domain *d) {
             continue;
         int fd = open_peer(atomic_load_explicit(&row->pid, memory_order_relaxed),
                            atomic_load_explicit(&row->control_fd, memory_order_relaxed), CONTROL_NAME);
-        if (fd >= 0 && is_file(fd, d->control_device, d->control_inode)) {
+        if (fd >= 0 && is_file(fd, d->control_device, d->control_inode) > 0) {
             d->control_fd = fd;
             isti_member_sign(d);
             return true;
@@ -413,8 +417,9 @@ bool isti_domain_has_control(struct isti_domain *d) {
 }
 
 bool isti_domain_has_data(struct isti_domain *d) {
-    if (is_file(d->data_fd, d->data_device, d->data_inode))
-        return true;
+    const int there = is_file(d->data_fd, d->data_device, d->data_inode);
+    if (there != 0)
+        return there > 0;
     if (open_data(d) != 0)
         return false;
     isti_member_sign(d);

@@ -44,8 +44,10 @@ static void sweep_again(void);
 static void attend(bool sweep) {
     isti_lease_poll();
     uint32_t at = 0;
-    for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;)
+    for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;) {
+        isti_rings_drain(d);
         isti_window_take_hints(d);
+    }
     if (sweep)
         isti_sweep_all();
     if (isti_sweep_needed())

@@ -360,7 +360,6 @@ static bool has_room(const struct isti_ring_view *v) {
 /* Position t, which is ours, is given up: it counts as skipped. */
 static void give_up(struct ist_queue *q, uint64_t t) {
     atomic_exchange_explicit(&isti_slot_at(&q->view, t)->word, isti_slot_word(t, ISTI_SLOT_SKIP, 0), memory_order_seq_cst);
-    IST_POINT(PUT_SKIPPED);
     isti_event_wake_one(&q->view.ring->not_empty); /* to pass it */
 }
 

@@ -10,6 +10,7 @@
 #include "os.h"
 #include "point.h"
 #include "swarm.h"
+#include "victim.h"
 
 #include <errno.h>
 #include <isthmus/lease.h>
@@ -37,6 +38,7 @@ struct stage {
     struct swarm_note passing;            /* the supervisor's as well, but let go of when the victim stops */
     struct swarm_note own[OWN];           /* the victim's */
     struct pair pairs[PAIRS];
+    ist_token queue;                      /* the supervisor's, for everybody */
     _Atomic(uint32_t) pause, paused, over; /* the worker's orders */
 };
 
@@ -125,8 +127,8 @@ static void helper_refuse(struct stage *st, struct pair *pair, pid_t victim, str
 
 /* ---- the victim */
 
-static enum isti_point aim;
-static bool stands_still; /* at its point, rather than dies */
+enum isti_point victim_aim;
+bool victim_stands_still;
 
 /* Waits for a helper. One that died instead was to die in fork, and the victim goes with it; one that stopped was to stop there. */
 static void wait_for_helper(_Atomic(uint32_t) *flag, pid_t helper) {
@@ -138,7 +140,7 @@ static void wait_for_helper(_Atomic(uint32_t) *flag, pid_t helper) {
         }
         info.si_pid = 0;
         if (waitid(P_PID, (id_t)helper, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == helper && !is(flag, 1)) {
-            CHECK(info.si_code == CLD_KILLED && info.si_status == SIGKILL && aim == ISTI_POINT_FORK_CHILD, "a helper ended with %d",
+            CHECK(info.si_code == CLD_KILLED && info.si_status == SIGKILL && victim_aim == ISTI_POINT_FORK_CHILD, "a helper ended with %d",
                   info.si_status);
             kill(getpid(), SIGKILL);
         }
@@ -146,18 +148,18 @@ static void wait_for_helper(_Atomic(uint32_t) *flag, pid_t helper) {
     }
 }
 
-static void end_of(pid_t helper, bool killed) {
+void victim_end_of(pid_t helper, bool killed) {
     int status = test_wait(helper, 20);
     if (killed ? WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL : status == 0)
         return;
-    CHECK(aim == ISTI_POINT_FORK_CHILD && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "a helper ended with %#x", status);
+    CHECK(victim_aim == ISTI_POINT_FORK_CHILD && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "a helper ended with %#x", status);
     kill(getpid(), SIGKILL);
 }
 
-static pid_t fork_helper(void) {
+pid_t victim_fork(void) {
     pid_t helper = fork();
     CHECK(helper >= 0, "fork: %s", strerror(errno));
-    if (helper == 0 || (stands_still && aim == ISTI_POINT_FORK_CHILD)) /* else each of them would stop */
+    if (helper == 0 || (victim_stands_still && victim_aim == ISTI_POINT_FORK_CHILD)) /* else each of them would stop */
         disarm();
     return helper;
 }
@@ -177,7 +179,7 @@ static void fill_the_table(void) {
     enum { MOST = 3000 };
     static ist_segment s[MOST];
     int n = 0;
-    if (aim != ISTI_POINT_PUBLISH_RAISED)
+    if (victim_aim != ISTI_POINT_PUBLISH_RAISED)
         return;
     for (unsigned before = isti_point_reached(ISTI_POINT_PUBLISH_RAISED); n < MOST; n++) {
         s[n] = test_create(8, 0);
@@ -214,10 +216,10 @@ static void freeze(struct stage *st) {
     struct swarm_held f = swarm_make(&st->area, 400);
     note(st, 3, &f);
     int error = ist_segment_freeze(f.segment);
-    CHECK(error == 0 || (stands_still && error == -EBUSY), "%s", ist_strerror(error));
+    CHECK(error == 0 || (victim_stands_still && error == -EBUSY), "%s", ist_strerror(error));
     if (error == 0)
         error = ist_segment_make_writable(&f.segment);
-    CHECK(error == 0 || (stands_still && error == -EBUSY), "%s", ist_strerror(error));
+    CHECK(error == 0 || (victim_stands_still && error == -EBUSY), "%s", ist_strerror(error));
     ist_segment_release(f.segment);
 }
 
@@ -227,7 +229,7 @@ static void leases(struct swarm_held *held) {
     ist_segment s;
     for (int i = 0; i < 3; i++)
         CHECK_EQ(ist_lease_take(held->segment, &numbers[i]), 0);
-    for (int i = 0; i < 100000 && aim == ISTI_POINT_TICKET_RAISED && isti_point_reached(aim) < 4;
+    for (int i = 0; i < 100000 && victim_aim == ISTI_POINT_TICKET_RAISED && isti_point_reached(victim_aim) < 4;
          i++) /* the table of tickets grows when many are taken */
         CHECK_EQ(ist_lease_take(held->segment, &more), 0);
     CHECK_EQ(ist_lease_load(&token, numbers[0], &s), 0);
@@ -256,7 +258,7 @@ static void inherit(struct stage *st) {
     const pid_t me = getpid();
     struct pair *orphan = &st->pairs[0], *punch = &st->pairs[1];
     pid_t helpers[3];
-    if ((helpers[0] = fork_helper()) == 0) {
+    if ((helpers[0] = victim_fork()) == 0) {
         helper_orphan(st, orphan, me);
         _exit(1);
     }
@@ -269,22 +271,22 @@ static void inherit(struct stage *st) {
     swarm_check(x, tags[0], "loaded from a helper");
     ist_segment y = attach(&large_token, tags[1]);
     set(&orphan->go, 1);
-    if ((helpers[1] = fork_helper()) == 0) {
+    if ((helpers[1] = victim_fork()) == 0) {
         helper_reserve(st);
         _exit(1);
     }
-    end_of(helpers[1], true);
+    victim_end_of(helpers[1], true);
     struct swarm_held large = swarm_make(&st->area, LARGE); /* now, as the helpers before would hold it as well */
     test_token(large.segment);
-    if ((helpers[2] = fork_helper()) == 0) {
+    if ((helpers[2] = victim_fork()) == 0) {
         helper_punch(punch, me, large);
         _exit(1);
     }
     wait_for_helper(&punch->ready, helpers[2]);
     ist_segment_release(large.segment);
     set(&punch->go, 1);
-    end_of(helpers[0], true);
-    end_of(helpers[2], true);
+    victim_end_of(helpers[0], true);
+    victim_end_of(helpers[2], true);
     ist_sweep();
     swarm_check(x, tags[0], "after its maker died");
     swarm_check(y, tags[1], "after its maker died");
@@ -315,7 +317,7 @@ static void refused(struct stage *st, struct swarm_held ours) {
     const pid_t me = getpid();
     struct pair *pair = &st->pairs[2];
     pid_t helper;
-    if ((helper = fork_helper()) == 0) {
+    if ((helper = victim_fork()) == 0) {
         helper_refuse(st, pair, me, ours);
         _exit(0);
     }
@@ -333,7 +335,7 @@ static void refused(struct stage *st, struct swarm_held ours) {
     isti_os.mmap = mmap_between;
     CHECK_EQ(ist_segment_acquire(&token, &s), -ESTALE);
     CHECK(isti_os.mmap == between.mmap);
-    end_of(helper, false);
+    victim_end_of(helper, false);
     ist_sweep();
 }
 
@@ -354,6 +356,7 @@ static void victim(struct stage *st) {
     names(&a);
     inherit(st);
     refused(st, c);
+    victim_queues(&st->area, &st->queue);
     swarm_check(a.segment, a.tag, "at the end");
     _exit(0); /* and whatever it still has is swept as well */
 }
@@ -363,11 +366,14 @@ static void victim(struct stage *st) {
 static void work(struct stage *st) {
     struct swarm_self self = {.area = &st->area, .random = test_now() | 1, .lost_of = 4};
     ist_lease_set_duration(UINT64_C(3000000));
+    ist_queue *q;
+    CHECK_EQ(ist_queue_attach(&st->queue, &q), 0);
     for (uint32_t acknowledged = 0; !is(&st->over, 1);) {
         uint32_t pause = atomic_load_explicit(&st->pause, memory_order_acquire); /* acquire: pairs with set */
         if (pause == 0) {
             for (int i = 0; i < 4; i++)
                 swarm_step(&self);
+            bystander_step(&self, q);
             attach_standing(st);
             take_a_break(); /* there are victims to be run as well */
             acknowledged = 0;
@@ -380,6 +386,7 @@ static void work(struct stage *st) {
         }
     }
     swarm_release_all(&self);
+    ist_queue_release(q);
     exit(0);
 }
 
@@ -405,6 +412,7 @@ static struct {
     int fd;
     struct swarm_self self;
     struct swarm_held standing[STANDING];
+    ist_queue *queue;
     unsigned kills, stops, kills_at[ISTI_POINT_COUNT], stops_at[ISTI_POINT_COUNT];
     struct swarm_held passing, caught[OWN + 2]; /* what is attached while the victim stands still */
     unsigned caught_count, caught_ever;
@@ -440,8 +448,8 @@ static pid_t start_victim(enum isti_point point, unsigned times, bool exec, bool
     CHECK(pid >= 0, "fork: %s", strerror(errno));
     if (pid == 0) {
         setpgid(0, 0);
-        aim = point;
-        stands_still = stop;
+        victim_aim = point;
+        victim_stands_still = stop;
         isti_point_stops(stop);
         isti_point_arm(point, times);
         victim(super.st);
@@ -522,6 +530,7 @@ static bool see_it_end(pid_t pid, const char *name) {
             CHECK(false, "%s: the victim or a helper hangs", name);
         }
         swarm_step(&super.self);
+        bystander_step(&super.self, super.queue);
         take_a_break();
     }
 }
@@ -667,6 +676,8 @@ static void begin(void) {
         ist_token token = test_token(super.standing[i].segment);
         swarm_note_put(&super.st->standing[i], super.standing[i].tag, &token, 0);
     }
+    CHECK_EQ(ist_queue_create(200, &super.queue), 0);
+    super.st->queue = test_token(ist_queue_segment(super.queue));
     ist_lease_set_duration(UINT64_C(3000000));
     super.self = (struct swarm_self){.area = &super.st->area, .random = test_seed(), .lost_of = 4};
 }
@@ -676,14 +687,14 @@ int main(int argc, char **argv) {
         test_skip("processes are killed one after the other: there is nothing for ThreadSanitizer to see");
     if (argc == 6) {
         struct stage *st = swarm_area_at(atoi(argv[2]), sizeof *st);
-        aim = (enum isti_point)atoi(argv[3]);
+        victim_aim = (enum isti_point)atoi(argv[3]);
         if (strcmp(argv[1], "worker") == 0)
             work(st);
         if (strcmp(argv[1], "newcomer") == 0)
             newcomer(st);
-        stands_still = atoi(argv[5]) != 0;
-        isti_point_stops(stands_still);
-        isti_point_arm(aim, (unsigned)atoi(argv[4]));
+        victim_stands_still = atoi(argv[5]) != 0;
+        isti_point_stops(victim_stands_still);
+        isti_point_arm(victim_aim, (unsigned)atoi(argv[4]));
         victim(st);
     }
     begin();

@@ -12,6 +12,7 @@
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <isthmus/lease.h>
+#include <isthmus/queue.h>
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -248,6 +249,46 @@ static void lease(ist_segment s) {
     OK(ist_lease_take(s, &number)); /* this one runs out */
 }
 
+/* A message that can't be put, or got, leaves nothing; one that could is whole. */
+static void queue(uint64_t maxsize) {
+    enum { LISTED = 9 };
+    ist_queue *q;
+    ist_segment s[LISTED] = {{0}};
+    if (!OK(ist_queue_create(maxsize, &q)))
+        return;
+    for (int i = 0; i < LISTED; i++)
+        create(&s[i], 40, 0);
+    unsigned put = 0, got = 0;
+    const uint32_t counts[] = {0, 1, LISTED, 2, LISTED};
+    for (int i = 0; i < 5; i++) {
+        ist_queue_message m = {.tag = 1, .size = 5, .count = counts[i], .many = s};
+        for (uint32_t n = 0; n < m.count; n++)
+            if (ist_segment_is_null(s[n]))
+                m.count = 0;
+        put += OK(ist_queue_put(q, &m, 0, NULL));
+    }
+    for (int i = 0; i < 3; i++) {
+        ist_queue_message m;
+        if (!OK(ist_queue_get(q, &m, 0, NULL)))
+            continue;
+        got++;
+        for (uint32_t n = 0; n < m.count; n++)
+            CHECK(test_filled(ist_segment_data((m.many != NULL ? m.many : m.few)[n]), 40, 40));
+        ist_queue_message_clear(&m);
+        OK(ist_queue_task_done(q));
+    }
+    ist_queue_info info;
+    ist_queue_read_info(q, &info);
+    CHECK_EQ(info.size, put - got);
+    for (int i = 0; i < LISTED; i++)
+        ist_segment_release(s[i]);
+    ist_token token;
+    ist_queue *again;
+    if (OK(ist_segment_token(ist_queue_segment(q), &token)) && OK(ist_queue_attach(&token, &again)))
+        ist_queue_release(again);
+    ist_queue_release(q); /* with two messages in it */
+}
+
 static void *in_thread(void *unused) {
     (void)unused;
     ist_segment s = {0};
@@ -296,6 +337,8 @@ static void cycle(void) {
     lease(s[5]);
     lease(s[6]);
     test_join(test_thread(in_thread, NULL));
+    queue(5);
+    queue(0);
     many_alike = true;
     for (int i = 0; i < 200; i++) { /* enough to look for work that no housekeeper does */
         ist_segment more = {0};
