@@ -384,10 +384,12 @@ static void drain_all(struct isti_domain *d) {
         const struct isti_drain next = d->drain_rows[q];
         d->drain_first = next.next;
         d->drain_rows[q] = (struct isti_drain){0};
+        if (next.descriptor == 0)
+            continue;
         pthread_mutex_unlock(&d->drains);
         bool done = drain(d, next.descriptor - 1, next.generation);
         pthread_mutex_lock(&d->drains);
-        if (!done) { /* the row is still its own, so nobody else has come to this place of the list */
+        if (!done && d->drain_rows[q].descriptor == 0) { /* the row is still its own; else it says so of two, which is garbage */
             d->drain_rows[q] = (struct isti_drain){next.descriptor, next.generation, d->drain_first};
             d->drain_first = q + 1;
             break;
