@@ -14,16 +14,19 @@
  *
  * run.sh takes the following from here; see there.
  *   pan    -DVECTORSZ=2048 -m200000
- *   sound  plain       0  -DMAXC=0 -DPUTS0=2 -DPUTS1=1 -DGETS=2
- *   sound  kill        0  -DPUTS0=1 -DPUTS1=1 -DGETS=1
- *   sound  list        0  -DLIST=1 -DPUTS0=1 -DPUTS1=0 -DGETS=1
- *   sound  punch       0  -DMAXC=0 -DPUNCH=1 -DPUTS0=2 -DPUTS1=2 -DGETS=3 -DREFS=0
- *   larger kill2       0  -DMAXC=2 -DPUTS0=1 -DPUTS1=1 -DGETS=1
- *   larger punch_kill  0  -DPUNCH=1 -DPUTS0=2 -DPUTS1=2 -DGETS=3 -DREFS=0
+ *   sound  plain            594782  -DMAXC=0 -DPUTS0=1 -DPUTS1=1 -DGETS=1 -DGETS2=0
+ *   sound  kill             504538  -DPUTS0=1 -DPUTS1=0 -DGETS=1
+ *   sound  list             333275  -DLIST=1 -DPUTS0=1 -DPUTS1=0 -DGETS=1 -DGETS2=0
+ *   sound  punch            333624  -DMAXC=0 -DPUNCH=1 -DREFS=0 -DPUTS0=1 -DPUTS1=1 -DGETS=1 -DGETS2=0
  * Broken on purpose, -DBROKEN_ and the first word; the assertion that catches it contains the second:
- *   broken CONSUME_FIRST  use   -DMAXC=0 -DPUTS0=1 -DPUTS1=0
+ *   broken LIST_LAST        ph[0]==3    -DLIST=1 -DPUTS0=1 -DPUTS1=0 -DGETS=1 -DGETS2=0
+ *   broken SKIP_NODUTY      ph[0]==3    -DPUTS0=1 -DPUTS1=0 -DGETS=1
+ *   broken NOMARK           st[k]==2    -DPUTS0=1 -DPUTS1=0 -DGETS=1
+ *   broken CONSUME_FIRST    sent[k]     -DPUTS0=1 -DPUTS1=0 -DGETS=1
+ *   broken NODRAIN          ph[2]==3    -DPUTS0=1 -DPUTS1=0 -DGETS=1
+ *   broken STALE            sent[k]     -DMAXC=0 -DPUNCH=1 -DREFS=0 -DPUTS0=1 -DPUTS1=1 -DGETS=1 -DGETS2=0
  *
- * NOT here: weak memory (litmus/), waiting (wait.pml), more cells than a descriptor has (flight.pml), several queues, garbage.
+ * NOT here: weak memory (litmus/), waiting (event.pml), more cells than a descriptor has (flight.pml), several queues, garbage.
  */
 #ifndef MAXC
 #define MAXC 1            /* kills, at most */
@@ -35,7 +38,10 @@
 #define PUTS1 1
 #endif
 #ifndef GETS
-#define GETS 1            /* of process 1 and of process 2, each */
+#define GETS 1            /* of process 1; GETS2: of process 2, the same if not said */
+#endif
+#ifndef GETS2
+#define GETS2 GETS
 #endif
 #ifndef LIST
 #define LIST 0            /* 1: process 0's message names c, which lists e */
@@ -69,6 +75,7 @@ bool hb[12];                         /* holders: hb[descriptor*4+process] */
 bool mv[12]=1;                       /* S has moved since somebody read it */
 byte cell[3];                        /* flight marks for q: position+1 */
 byte head, tail, floor, puncher;
+byte who;                            /* x of q's S in DRAIN: process + 1 */
 byte st[N], sp[N], so[N], body[N];   /* slots: one word, and the message's number */
 byte lk[NP];                         /* byte locks */
 bool dirty[NP];
@@ -100,7 +107,7 @@ inline try_free(d) {
         if :: !f -> STEP( f=hb[(d)*4+2] ) :: else fi;
         if :: !f -> STEP( f=hb[(d)*4+3] ) :: else fi;
         if :: !f && d!=Q -> STEP( f=(cell[d]!=0 && head<cell[d]) ) :: else fi;
-        if :: !f -> STEP( if :: !mv[(d)*4+i] -> nobody(d); ph[d]=(d==Q -> DRAIN : DEAD); moved(d) :: else fi ) :: else fi
+        if :: !f -> STEP( if :: !mv[(d)*4+i] -> nobody(d); ph[d]=(d==Q -> DRAIN : DEAD); if :: d==Q -> who=i+1 :: else fi; moved(d) :: else fi ) :: else fi
   fi;
   atomic{ mv[(d)*4+i]=1; lph=0; f=0 }
 }
@@ -121,35 +128,33 @@ inline mark(d) {
 inline pass() {
   ok=0;
   if :: LIST && m!=0 && m<4 -> hold(C) :: else fi;   /* its list is there while c is */
-  atomic{ wh=ok; ok=0 };
+  atomic{ wl=ok; ok=0 };
   STEP( ok=(head==h); if :: ok -> head=h+1; if :: w==FULL -> dropped[m]++; assert(dropped[m]+taken[m]==1) :: else fi :: else fi );
 #ifndef BROKEN_SKIP_NODUTY
-  if :: ok && names_e(m) && (!LIST || m>=4 || wh) -> try_free(E) :: else fi;
+  if :: ok && names_e(m) && (!LIST || m>=4 || wl) -> try_free(E) :: else fi;
 #endif
-  if :: wh -> unhold(C)
-     :: !wh && ok && LIST && m!=0 && m<4 -> try_free(C)
+  if :: wl -> unhold(C)
+     :: !wl && ok && LIST && m!=0 && m<4 -> try_free(C)
      :: else fi;
-  atomic{ wh=0; ok=0 }
+  atomic{ wl=0; ok=0 }
 }
 
-/* What is left of a queue that nobody holds */
+/* What is left of a queue that nobody holds, by the one that DRAIN names */
 inline drain() {
+  atomic{ wh=(ph[Q]==DRAIN && who==i+1) };                     /* its own word: nobody else changes it while it lives */
   do
-  :: STEP( lph=ph[Q] ); if :: lph!=DRAIN -> break :: else fi;
+  :: !wh -> break
+  :: else ->
      STEP( h=head );
      STEP( w=st[h%N]; p=sp[h%N]; m=body[h%N] );
-     if :: w!=EMPTY && p==h -> STEP( if :: tail==h -> tail=h+1 :: else fi ); pass()
-        :: else -> STEP( if :: ph[Q]==DRAIN && head==h -> ph[Q]=DEAD; moved(Q) :: else fi )
+     if :: w!=EMPTY && p==h -> STEP( if :: tail==h -> tail=h+1 :: else fi ); pass(); wh=1
+        :: else -> STEP( assert(ph[Q]==DRAIN && who==i+1 && !hb[8] && !hb[9] && !hb[10]); ph[Q]=DEAD; who=0; moved(Q) ); wh=0
      fi
   od;
-  atomic{ lph=0; h=0; w=0; p=0; m=0 }
+  atomic{ wh=0; lph=0; h=0; w=0; p=0; m=0 }
 }
 inline sweep(v) {
-#ifdef BROKEN_SWEEP_NOLOCK
-  STEP( ok=(dirty[v] && lk[v]==0) );
-#else
   STEP( ok=(dirty[v] && lk[v]==0); if :: ok -> lk[v]=i+1 :: else fi );
-#endif
   if :: ok ->
      STEP( if :: st[0]==RSV && so[0]==v+1 -> st[0]=SKIP; so[0]=0 :: else fi );
      STEP( if :: st[1]==RSV && so[1]==v+1 -> st[1]=SKIP; so[1]=0 :: else fi );
@@ -158,17 +163,18 @@ inline sweep(v) {
      if :: LIST -> STEP( hb[C*4+v]=0 ); try_free(C) :: else fi;
      STEP( hb[Q*4+v]=0 ); try_free(Q);
 #ifndef BROKEN_NODRAIN
-     drain();
+     STEP( if :: ph[Q]==DRAIN && who==v+1 -> who=i+1 :: else fi );
 #endif
+     drain();
      STEP( dirty[v]=0 );
      STEP( lk[v]=0 )
   :: else fi; ok=0
 }
 
 proctype Proc(byte i) {
-  byte n, g, lph, t, h, w, p, m, k, v, fl; bool f, ok, wh, had, stale;
+  byte n, g, lph, t, h, w, p, m, k, v, fl; bool f, ok, wh, wl, had, stale;
   if :: i==NP -> goto survivor :: else fi;
-  n=(i==0 -> PUTS0 : (i==1 -> PUTS1 : 0)); g=(i!=0 -> GETS : 0);
+  n=(i==0 -> PUTS0 : (i==1 -> PUTS1 : 0)); g=(i==1 -> GETS : (i==2 -> GETS2 : 0));
   do
   :: n>0 -> goto put
 put_done: skip
@@ -275,9 +281,9 @@ survivor:
 dead:
   atomic{ here[i]=0; use[i]=0; use[4+i]=0; use[8+i]=0;
     k=0; do :: k<NP -> if :: lk[k]==i+1 -> lk[k]=0 :: else fi; k++ :: else -> break od;
-    mv[i]=1; mv[4+i]=1; mv[8+i]=1; n=0; g=0; lph=0; t=0; h=0; w=0; p=0; m=0; k=0; v=0; fl=0; f=0; ok=0; wh=0; had=0; stale=0; done[i]=1 };
+    mv[i]=1; mv[4+i]=1; mv[8+i]=1; n=0; g=0; lph=0; t=0; h=0; w=0; p=0; m=0; k=0; v=0; fl=0; f=0; ok=0; wh=0; wl=0; had=0; stale=0; done[i]=1 };
 end: skip
 }
-init { atomic{ ph[E]=LIVE; ph[Q]=LIVE;
-  byte j; do :: j<NP -> if :: j<2 -> hb[E*4+j]=1; use[E*4+j]=1 :: else fi; hb[Q*4+j]=1; use[Q*4+j]=1; here[j]=1; dirty[j]=1; lk[j]=j+1; j++ :: else -> break od;
+init { atomic{ ph[E]=(REFS -> LIVE : DEAD); ph[Q]=LIVE;
+  byte j; do :: j<NP -> if :: REFS && j<2 -> hb[E*4+j]=1; use[E*4+j]=1 :: else fi; hb[Q*4+j]=1; use[Q*4+j]=1; here[j]=1; dirty[j]=1; lk[j]=j+1; j++ :: else -> break od;
   run Proc(0); run Proc(1); run Proc(2); run Proc(NP) } }
