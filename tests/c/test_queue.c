@@ -504,3 +504,180 @@ Test(queue, many_without_limit) {
         ist_queue_release(q[i]);
     nothing_left();
 }
+
+/* ---- other processes */
+
+static ist_queue *q_here; /* in each process */
+
+static void begin(void) {
+    board_begin();
+    board->size = 100;
+    board->tag = 77;
+}
+
+static void offer_queue(uint64_t maxsize) {
+    q_here = create(maxsize);
+    board_tell_home();
+    board->token = test_token(ist_queue_segment(q_here));
+}
+
+static long attach_queue(void *unused) {
+    (void)unused;
+    return ist_queue_attach(&board->token, &q_here);
+}
+
+static long put_seven(void *unused) {
+    (void)unused;
+    return put_number(q_here, 7);
+}
+
+static long get_one(void *unused) {
+    (void)unused;
+    return (long)get_number(q_here, FOREVER);
+}
+
+static long put_two_lists(void *unused) {
+    (void)unused;
+    ist_segment s[20];
+    for (int i = 0; i < 20; i++)
+        s[i] = test_create(100, 0);
+    put_segments(q_here, s, 20, 0);
+    put_segments(q_here, s, 3, 0);
+    for (int i = 0; i < 20; i++)
+        ist_segment_release(s[i]);
+    return 0;
+}
+
+/* As a sender that stands still, or dies, between its claim and its message. */
+static long claim_only(void *unused) {
+    (void)unused;
+    struct isti_ring_view v;
+    ist_segment_info of;
+    ist_segment s = ist_queue_segment(q_here);
+    ist_segment_read_info(s, &of);
+    CHECK_EQ(isti_ring_view(isti_domain_home_now(), of.descriptor, of.descriptor_generation, ist_segment_data(s), ist_segment_size(s), &v), 0);
+    uint64_t t;
+    return isti_ring_claim(&v, &t);
+}
+
+static long release_queue(void *unused) {
+    (void)unused;
+    ist_queue_release(q_here);
+    return (long)test_stats().segments;
+}
+
+Test(queue, a_message_outlives_its_sender) {
+    begin();
+    peer p = peer_start();
+    offer_queue(0);
+    CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
+    CHECK_EQ(peer_call(&p, attach_queue, NULL), 0);
+    CHECK_EQ(peer_call(&p, put_two_lists, NULL), 0);
+    peer_kill(&p);
+    CHECK_EQ(ist_sweep(), 1);
+    ist_queue_message m = get(q_here);
+    CHECK_EQ(m.count, 20);
+    ist_queue_message_clear(&m);
+    ist_queue_release(q_here); /* with the other one in it */
+    nothing_left();
+    CHECK(peer_memory_returns(0, 5));
+}
+
+Test(queue, wakes_another_process) {
+    begin();
+    peer p = peer_start();
+    offer_queue(3);
+    CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
+    CHECK_EQ(peer_call(&p, attach_queue, NULL), 0);
+    for (int i = 0; i < 100; i++) {
+        peer_begin(&p, get_one, NULL);
+        if (i % 2 == 0)
+            CHECK(test_until(somebody_waits, &ring_of(q_here)->not_empty, 10));
+        CHECK_EQ(put_seven(NULL), 0);
+        CHECK_EQ(peer_finish(&p), 7);
+    }
+    CHECK_EQ(peer_call(&p, release_queue, NULL), 0);
+    ist_queue_release(q_here);
+    nothing_left();
+    peer_end(&p);
+}
+
+/* Whoever comes to what a killed sender began goes on behind it, by itself: get, a put into a full queue, join. */
+Test(queue, a_sender_dies_within_a_put) {
+    begin();
+    peer p = peer_start();
+    offer_queue(2);
+    CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
+    CHECK_EQ(peer_call(&p, attach_queue, NULL), 0);
+    CHECK_EQ(peer_call(&p, claim_only, NULL), 0);
+    CHECK_EQ(put_seven(NULL), 0);
+    CHECK_EQ(put_seven(NULL), -EAGAIN);
+    CHECK_EQ(get_number(q_here, 0), -EAGAIN); /* its sender lives, and may go on */
+    CHECK_EQ(ist_queue_join(q_here, 0, NULL), -EAGAIN);
+    peer_kill(&p);
+    CHECK_EQ(put_seven(NULL), 0);
+    CHECK_EQ(get_number(q_here, 0), 7);
+    CHECK_EQ(get_number(q_here, FOREVER), 7);
+    CHECK_EQ(ist_queue_task_done(q_here), 0);
+    CHECK_EQ(ist_queue_task_done(q_here), 0);
+    CHECK_EQ(ist_queue_join(q_here, 0, NULL), 0);
+    ist_queue_release(q_here);
+    nothing_left();
+}
+
+Test(queue, a_receiver_finds_the_dead) {
+    begin();
+    peer p = peer_start();
+    offer_queue(0);
+    CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
+    CHECK_EQ(peer_call(&p, attach_queue, NULL), 0);
+    CHECK_EQ(peer_call(&p, claim_only, NULL), 0);
+    CHECK_EQ(peer_call(&p, put_seven, NULL), 0);
+    peer_kill(&p);
+    CHECK_EQ(get_number(q_here, 0), 7);
+    ist_queue_release(q_here);
+    nothing_left();
+}
+
+Test(queue, the_last_holder_dies) {
+    begin();
+    peer p = peer_start();
+    offer_queue(0);
+    CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
+    CHECK_EQ(peer_call(&p, attach_queue, NULL), 0);
+    ist_segment s = test_create(1000, 0);
+    put_segments(q_here, &s, 1, 0);
+    ist_token token = test_token(s);
+    ist_segment_release(s);
+    ist_queue_release(q_here);
+    CHECK_EQ(ist_segment_acquire(&token, &s), 0); /* the message holds it */
+    ist_segment_release(s);
+    peer_kill(&p);
+    CHECK_EQ(ist_sweep(), 1);
+    CHECK_EQ(ist_segment_acquire(&token, &s), -ESTALE);
+    nothing_left();
+    CHECK(peer_memory_returns(0, 5));
+}
+
+Test(queue, a_forked_child_goes_on) {
+    begin();
+    offer_queue(4);
+    CHECK_EQ(put_seven(NULL), 0);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        CHECK_EQ(get_number(q_here, 0), 7);
+        CHECK_EQ(put_number(q_here, 8), 0);
+        CHECK_EQ(put_two_lists(NULL), 0);
+        ist_queue_release(q_here);
+        _exit(0);
+    }
+    CHECK_EQ(test_wait(child, 30), 0);
+    CHECK_EQ(get_number(q_here, 0), 8);
+    ist_queue_message m = get(q_here);
+    CHECK_EQ(m.count, 20);
+    ist_queue_message_clear(&m);
+    ist_queue_release(q_here);
+    CHECK_EQ(ist_sweep(), 1);
+    nothing_left();
+}
