@@ -188,8 +188,8 @@ int main(int argc, char **argv) {
     other_thread();
     show("two threads of a process", mine);
     fflush(stdout);
-    atomic_store(&shared->ping, 0);
-    atomic_store(&shared->pong, 0);
+    atomic_store_explicit(&shared->ping, 0, memory_order_relaxed);
+    atomic_store_explicit(&shared->pong, 0, memory_order_relaxed);
     turn = 0;
     pid_t child = fork();
     if (child == 0) {

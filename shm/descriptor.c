@@ -231,8 +231,8 @@ void isti_try_free(struct isti_domain *d, uint32_t index) {
     const uint64_t more = atomic_load_explicit(&row->flights[7], memory_order_relaxed);
     const bool queue = (atomic_load_explicit(&row->flags, memory_order_relaxed) & ISTI_PUBLISHED_QUEUE) != 0;
     /* acq_rel: as in bury */
-    bool ours = queue ? atomic_compare_exchange_strong_explicit(&row->state, &s, isti_s(generation, ISTI_DRAIN, d->me), memory_order_acq_rel,
-                                                                memory_order_relaxed)
+    bool ours = queue ? atomic_compare_exchange_strong_explicit(&row->state, &s, isti_s(generation, ISTI_DRAIN, d->me),
+                                                                memory_order_acq_rel, memory_order_relaxed)
                       : bury(d, index, s);
     if (ours && more != 0)
         isti_flights_end(d, index, generation, more);
@@ -656,7 +656,9 @@ static int exclude(struct isti_domain *d, ist_segment s, uint32_t index, uint32_
     IST_POINT(FREEZE_EXCLUSIVE);
     /* acquire: as in try_free */
     uint64_t state = atomic_load_explicit(&row->state, memory_order_acquire);
-    int error = !isti_s_live(state) || isti_s_generation(state) != generation ? -EBADMSG : anybody_holds(d, row, d->me) || isti_in_flight(d, row) ? -EBUSY : 0;
+    int error = !isti_s_live(state) || isti_s_generation(state) != generation ? -EBADMSG
+                : anybody_holds(d, row, d->me) || isti_in_flight(d, row)      ? -EBUSY
+                                                                              : 0;
     IST_POINT(FREEZE_SCANNED);
     if (error == 0) {
         uint64_t next = freeze ? isti_s(generation, ISTI_FROZEN, isti_s_x(state) + 1) : isti_s(generation + 1, ISTI_LIVE, 0);

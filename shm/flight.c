@@ -28,7 +28,8 @@
 static uint64_t target_of(uint32_t index, uint32_t generation) { return (uint64_t)generation << 32 | (index + 1); }
 
 void isti_flights_clear(struct isti_descriptor *row) {
-    for (unsigned i = 0; i <= CELLS; i++) /* relaxed, both: in RESV, ordered by the release of S; the line stays clean if nothing is there */
+    for (unsigned i = 0; i <= CELLS;
+         i++) /* relaxed, both: in RESV, ordered by the release of S; the line stays clean if nothing is there */
         if (atomic_load_explicit(&row->flights[i], memory_order_relaxed) != 0)
             atomic_store_explicit(&row->flights[i], 0, memory_order_relaxed);
 }
@@ -70,7 +71,8 @@ static bool mark_here(struct isti_domain *d, struct isti_descriptor *row, uint64
     for (unsigned i = 0; i < CELLS; i++) {
         uint64_t now = atomic_load_explicit(&row->flights[i], memory_order_relaxed);
         while (now != 0 && now >> 48 == mark >> 48) {
-            if (now >= mark || atomic_compare_exchange_weak_explicit(&row->flights[i], &now, mark, memory_order_relaxed, memory_order_relaxed))
+            if (now >= mark ||
+                atomic_compare_exchange_weak_explicit(&row->flights[i], &now, mark, memory_order_relaxed, memory_order_relaxed))
                 return true;
         }
     }

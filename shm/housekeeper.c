@@ -16,6 +16,7 @@
 #include "fork.h"
 #include "heap.h"
 #include "os.h"
+#include "queue.h"
 
 #include <isthmus/lease.h>
 #include <pthread.h>
@@ -43,6 +44,7 @@ static void sweep_again(void);
 /* What other processes left for us, and the dead. */
 static void attend(bool sweep) {
     isti_lease_poll();
+    isti_listen_poll();
     uint32_t at = 0;
     for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;) {
         isti_rings_drain(d);

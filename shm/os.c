@@ -8,6 +8,7 @@
 #include <linux/futex.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
@@ -59,7 +60,8 @@ static uint64_t os_now(void) {
 static int os_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline) {
     struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000u), .tv_nsec = (long)(deadline % 1000000000u)};
     /* FUTEX_WAIT_BITSET, as it takes an absolute time. Not private: the housekeeper's word is in shared memory */
-    long result = syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, deadline == UINT64_MAX ? NULL : &until, NULL, FUTEX_BITSET_MATCH_ANY);
+    long result =
+        syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, deadline == UINT64_MAX ? NULL : &until, NULL, FUTEX_BITSET_MATCH_ANY);
     return result == 0 ? 0 : errno;
 }
 
@@ -110,6 +112,9 @@ struct isti_os isti_os = {
     .closedir = os_closedir,
     .lock = os_lock,
     .lock_test = os_lock_test,
+    .eventfd = eventfd,
+    .read = read,
+    .write = write,
     .getrandom = getrandom,
     .now = os_now,
     .futex_wait = os_futex_wait,

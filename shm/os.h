@@ -36,6 +36,9 @@ struct isti_os {
     int (*closedir)(void *directory);
     int (*lock)(int fd, short type, int64_t byte);  /* fcntl(F_OFD_SETLK) of one byte: F_WRLCK, F_UNLCK */
     int (*lock_test)(int fd, int64_t byte);         /* 1: somebody else's open file description has it, 0: nobody's, -1 */
+    int (*eventfd)(unsigned value, int flags);
+    ssize_t (*read)(int fd, void *bytes, size_t size);
+    ssize_t (*write)(int fd, const void *bytes, size_t size);
     ssize_t (*getrandom)(void *bytes, size_t size, unsigned flags);
     uint64_t (*now)(void); /* nanoseconds on the monotonic clock; never fails */
     /* Sleeps while *word == expected, at most until `deadline` on that clock (UINT64_MAX: no end). Spurious returns are allowed. 0, or why it

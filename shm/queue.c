@@ -15,7 +15,7 @@
 #include "eventcount.h"
 #include "os.h"
 #include "point.h"
-#include "ring.h"
+#include "queue.h"
 #include "sanitizer.h"
 #include "segment.h"
 
@@ -29,14 +29,6 @@
 #define SPIN_MOST 2000u
 #define SUSPECT_NS UINT64_C(1000000) /* a message is written in less: its sender was preempted, stopped or killed */
 #define WRITING_NS UINT64_C(20000000)
-
-struct ist_queue {
-    ist_segment segment;
-    struct isti_ring_view view;
-    uint32_t epoch;             /* ist_epoch() for which it is good */
-    _Atomic(uint32_t) spin[3];  /* how often a look is worth it before sleeping: get, put, join; relaxed, guesses */
-    _Atomic(uint32_t) sleeps;
-};
 
 enum { SPIN_GET, SPIN_PUT, SPIN_JOIN };
 
@@ -137,8 +129,9 @@ int ist_queue_open(ist_segment s, ist_queue **out) {
     }
     q->segment = s;
     q->epoch = ist_epoch();
+    atomic_store_explicit(&q->fd, -1, memory_order_relaxed); /* relaxed, here and below: nobody else has it */
     for (int i = 0; i < 3; i++)
-        atomic_store_explicit(&q->spin[i], SPIN_FIRST, memory_order_relaxed); /* relaxed: nobody else has it */
+        atomic_store_explicit(&q->spin[i], SPIN_FIRST, memory_order_relaxed);
     *out = q;
     return 0;
 }
@@ -181,16 +174,18 @@ int ist_queue_attach(const ist_token *token, ist_queue **out) {
     return error;
 }
 
+static bool is_usable(const struct ist_queue *q) { return ist_process_epoch() != 0 && q->epoch == ist_epoch(); }
+
 void ist_queue_release(ist_queue *q) {
     if (q == NULL)
         return;
+    if (is_usable(q))
+        isti_listen_end(q);
     ist_segment_release(q->segment);
     isti_os.free(q);
 }
 
 ist_segment ist_queue_segment(const ist_queue *q) { return q->segment; }
-
-static bool is_usable(const struct ist_queue *q) { return ist_process_epoch() != 0 && q->epoch == ist_epoch(); }
 
 /* ---- waiting */
 
@@ -210,7 +205,8 @@ void ist_waiter_stop(ist_waiter *w) {
     atomic_store_explicit(waiter_word(w, WAITER_STOPPED), 1, memory_order_seq_cst);
     uint64_t there = atomic_load_explicit(waiter_word(w, WAITER_WORD), memory_order_seq_cst);
     if (there == 0 || (there & 1) != 0 ||
-        !atomic_compare_exchange_strong_explicit(waiter_word(w, WAITER_WORD), &there, there | 1, memory_order_seq_cst, memory_order_relaxed))
+        !atomic_compare_exchange_strong_explicit(waiter_word(w, WAITER_WORD), &there, there | 1, memory_order_seq_cst,
+                                                 memory_order_relaxed))
         return;
     isti_event_wake_all((_Atomic(uint32_t) *)(uintptr_t)there);
     atomic_store_explicit(waiter_word(w, WAITER_WORD), there, memory_order_release); /* pairs with waiter_leave */
@@ -433,6 +429,7 @@ static int fill(struct ist_queue *q, const struct outgoing *o, uint64_t t) {
     atomic_exchange_explicit(&slot->word, isti_slot_word(t, ISTI_SLOT_FULL, 0), memory_order_seq_cst);
     IST_POINT(PUT_FULL);
     isti_event_wake_one(&q->view.ring->not_empty);
+    isti_listen_put(&q->view);
     IST_POINT(PUT_WOKEN);
     return 0;
 }
@@ -467,7 +464,7 @@ void ist_queue_message_clear(ist_queue_message *m) {
     m->size = 0;
 }
 
-static bool is_waiting(const struct isti_ring_view *v) {
+bool isti_queue_is_waiting(const struct isti_ring_view *v) {
     const uint64_t h = atomic_load_explicit(&v->row->head, memory_order_seq_cst); /* seq_cst, both: a waiter's second look */
     const uint64_t word = atomic_load_explicit(&isti_slot_at(v, h)->word, memory_order_seq_cst);
     return (word != 0 && isti_slot_position(word) == h && isti_slot_state_of(word) != ISTI_SLOT_RSV) || is_shut(v);
@@ -588,6 +585,11 @@ int ist_queue_get(ist_queue *q, ist_queue_message *out, uint64_t deadline, ist_w
         const bool shut = is_shut(&q->view);
         uint64_t written = 0;
         int error = try_get(q, out, &written);
+        if (error == -EAGAIN && !shut && isti_listen_clear(q)) { /* and once more, for a message that was told in between */
+            error = try_get(q, out, &written);
+            if (error != -EAGAIN)
+                isti_listen_put(&q->view); /* there may be more */
+        }
         if (error != -EAGAIN && error != -EBUSY)
             return error;
         uint64_t until = deadline;
@@ -608,7 +610,7 @@ int ist_queue_get(ist_queue *q, ist_queue_message *out, uint64_t deadline, ist_w
             until = suspect_at < last ? suspect_at : last;
         } else if (shut)
             return -ESHUTDOWN;
-        error = until == 0 ? -ETIMEDOUT : wait_turn(q, &q->view.ring->not_empty, is_waiting, SPIN_GET, until, waiter);
+        error = until == 0 ? -ETIMEDOUT : wait_turn(q, &q->view.ring->not_empty, isti_queue_is_waiting, SPIN_GET, until, waiter);
         if (error != 0 && !(error == -ETIMEDOUT && until != deadline))
             return would_wait(error, deadline);
     }
@@ -688,6 +690,7 @@ int ist_queue_shutdown(ist_queue *q, bool immediate) {
     isti_event_wake_all(&ring->not_empty);
     isti_event_wake_all(&ring->not_full);
     isti_event_wake_all(&ring->all_done);
+    isti_listen_put(&q->view);
     return error;
 }
 

@@ -121,7 +121,8 @@ int isti_ring_view(struct isti_domain *d, uint32_t index, uint32_t generation, v
 }
 
 /* The same for a process that needn't hold it; what is mapped for it alone is to be unmapped. -ENOMEM, -EBADMSG. */
-static int view_row(struct isti_domain *d, uint32_t index, uint32_t generation, struct isti_ring_view *out, void **alone, size_t *alone_size) {
+static int view_row(struct isti_domain *d, uint32_t index, uint32_t generation, struct isti_ring_view *out, void **alone,
+                    size_t *alone_size) {
     struct isti_descriptor *row = &d->descriptor_rows[index];
     /* relaxed, both: constant while S is LIVE or DRAIN */
     const uint64_t offset = atomic_load_explicit(&row->offset, memory_order_relaxed);
@@ -305,7 +306,7 @@ void isti_ring_punch_slow(const struct isti_ring_view *v) {
     /* acquire: pairs with receivers' exchanges: they have read what is behind it */
     const uint64_t head = atomic_load_explicit(&v->row->head, memory_order_acquire);
     const uint64_t floor = atomic_load_explicit(&v->ring->floor, memory_order_relaxed); /* relaxed: ours alone to move */
-    const uint64_t to = ((head - 56) & ~UINT64_C(63)) + 56;                             /* the slot that begins the page where head is */
+    const uint64_t to = ((head - 56) & ~UINT64_C(63)) + 56; /* the slot that begins the page where head is */
     if (head - floor <= v->mask + 1 && to > floor && to <= head) {
         punch_slots(v, floor, to);
         IST_POINT(PUNCH_PUNCHED);
@@ -340,6 +341,7 @@ int isti_ring_sweep(struct isti_domain *d, uint32_t index, uint32_t m) {
     }
     uint32_t puncher = m + 1;
     atomic_compare_exchange_strong_explicit(&v.ring->puncher, &puncher, 0, memory_order_acq_rel, memory_order_relaxed);
+    atomic_fetch_and_explicit(&v.ring->armed[m / 64], ~(UINT64_C(1) << m % 64), memory_order_relaxed); /* relaxed: nobody is there to hear */
     /* who was woken and killed before it looked */
     isti_event_wake_all(&v.ring->not_empty);
     isti_event_wake_all(&v.ring->not_full);

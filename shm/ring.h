@@ -35,6 +35,7 @@ struct isti_ring {
     uint64_t base;    /* the first position */
     /* who waits, each on a line of its own */
     _Alignas(64) _Atomic(uint32_t) not_empty;
+    _Atomic(uint32_t) listened; /* 1: somebody has listened, ever: put looks at `armed` */
     _Alignas(64) _Atomic(uint32_t) not_full;
     _Alignas(64) _Atomic(uint32_t) all_done;
     _Atomic(uint32_t) shutdown; /* bit 0: nothing is put any more */
@@ -44,7 +45,8 @@ struct isti_ring {
     /* sparse: slots of positions below floor + slots may be claimed; who holds `puncher` (member + 1) gives memory back and moves it on */
     _Alignas(64) _Atomic(uint64_t) floor;
     _Atomic(uint32_t) puncher;
-    _Alignas(64) uint64_t unused[3 * 8];
+    _Alignas(64) _Atomic(uint64_t) armed[ISTI_WORDS]; /* bit m: member m listens by a descriptor (listen.c) */
+    uint64_t unused[8];
 };
 static_assert(sizeof(struct isti_ring) == 512, "slot 56 begins a page, see ring.c");
 

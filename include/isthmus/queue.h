@@ -85,6 +85,11 @@ IST_MUST_CHECK IST_API int ist_queue_put(ist_queue *q, const ist_queue_message *
  * no sense, and is gone). */
 IST_MUST_CHECK IST_API int ist_queue_get(ist_queue *q, ist_queue_message *out, uint64_t deadline, ist_waiter *waiter);
 
+/* A descriptor, made at the first call, that poll(2) finds readable when ist_queue_get with deadline 0 may succeed (or says -ESHUTDOWN): never
+ * missed, sometimes in vain. A get that finds the queue empty makes it unreadable; don't read it. For messages of other processes it needs this
+ * process's housekeeper. Ownership: the handle's, closed with it; a forked child's handle has none until it asks. Errors: -EMFILE, -ENFILE, -ENOMEM. */
+IST_MUST_CHECK IST_API int ist_queue_fileno(ist_queue *q, int *out);
+
 /* As queue.Queue: every message counts as a task; one that was got is done when this was called for it. -ERANGE: called too often. */
 IST_MUST_CHECK IST_API int ist_queue_task_done(ist_queue *q);
 

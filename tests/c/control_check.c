@@ -165,8 +165,8 @@ static bool row_makes_sense(struct look *l, uint32_t index) {
     unsigned holders;
     if (phase > ISTI_FLIGHTS)
         return FAIL(l, "descriptor %u has no phase: %#llx", index, (unsigned long long)s);
-    if ((phase == ISTI_RESV || phase == ISTI_PUNCH || phase == ISTI_DRAIN) && (isti_s_x(s) >= l->members || !l->alive[isti_s_x(s)] || quiet) &&
-        !locked(l->d, ISTI_LOCK_MEMBER + (int64_t)isti_s_x(s)))
+    if ((phase == ISTI_RESV || phase == ISTI_PUNCH || phase == ISTI_DRAIN) &&
+        (isti_s_x(s) >= l->members || !l->alive[isti_s_x(s)] || quiet) && !locked(l->d, ISTI_LOCK_MEMBER + (int64_t)isti_s_x(s)))
         return FAIL(l, "descriptor %u is left in phase %d by the dead %u", index, (int)phase, isti_s_x(s));
     if (!holders_make_sense(l, index, &holders))
         return false;

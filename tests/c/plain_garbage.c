@@ -364,7 +364,8 @@ static void in_rings(struct garbage *g) {
     struct isti_ring *ring = ist_segment_data(ist_queue_segment(g->queue));
     struct isti_ring_slot *slots = (struct isti_ring_slot *)(void *)(ring + 1);
     const struct isti_queue_row *row = &g->d->queue_rows[pick(g, 6)];
-    uint64_t position = atomic_load_explicit(&row->head, memory_order_relaxed) + pick(g, 4) - 1, at = pick(g, 2) == 0 ? pick(g, 8) : position & 7;
+    uint64_t position = atomic_load_explicit(&row->head, memory_order_relaxed) + pick(g, 4) - 1,
+             at = pick(g, 2) == 0 ? pick(g, 8) : position & 7;
     _Atomic(uint64_t) *word = (_Atomic(uint64_t) *)(void *)ring + pick(g, sizeof *ring / 8);
     switch (pick(g, 5)) {
     case 0: break;
@@ -427,8 +428,8 @@ static void in_windows(struct garbage *g) {
 }
 
 static void in_marks(struct garbage *g) {
-    _Atomic(uint32_t) *marks[] = {&g->d->marks->members, &g->d->marks->descriptors, &g->d->marks->windows, &g->d->marks->tickets,
-                                  &g->d->marks->names, &g->d->marks->queues};
+    _Atomic(uint32_t) *marks[] = {&g->d->marks->members, &g->d->marks->descriptors, &g->d->marks->windows,
+                                  &g->d->marks->tickets, &g->d->marks->names,       &g->d->marks->queues};
     put32(g, marks[pick(g, 6)], pick(g, 4) == 0 ? number(g) : pick(g, 40));
 }
 
@@ -444,8 +445,8 @@ static void in_header(struct garbage *g) {
 
 static void write_garbage(struct garbage *g) {
     static void (*const places[])(struct garbage *) = {in_descriptors, in_descriptors, in_descriptors, in_descriptors, in_tickets,
-                                                       in_tickets,     in_names,       in_members,     in_windows,
-                                                       in_flights,     in_queues,      in_queues,      in_rings,       in_rings, in_rings};
+                                                       in_tickets,     in_names,       in_members,     in_windows,     in_flights,
+                                                       in_queues,      in_queues,      in_rings,       in_rings,       in_rings};
     uint64_t r = pick(g, 40);
     if (r == 0)
         in_marks(g);
@@ -527,8 +528,8 @@ int main(int argc, char **argv) {
         int status = test_in_child(game, &of_game, PATIENCE + 10);
         CHECK(status == 0, "game %u ended with %#x", games, status);
     }
-    printf("%u games of %d rounds, %llu words of garbage; %llu published, %llu attached, %llu put, %llu got, %llu calls refused\n", games, (int)ROUNDS,
-           (unsigned long long)board->words, (unsigned long long)board->published, (unsigned long long)board->attached,
+    printf("%u games of %d rounds, %llu words of garbage; %llu published, %llu attached, %llu put, %llu got, %llu calls refused\n", games,
+           (int)ROUNDS, (unsigned long long)board->words, (unsigned long long)board->published, (unsigned long long)board->attached,
            (unsigned long long)board->put, (unsigned long long)board->got, (unsigned long long)board->refused);
     CHECK(board->put > 100 && board->got > 100 && board->attached > 100 && board->refused > 100 && board->published > 100);
     return 0;

@@ -58,9 +58,7 @@ struct self {
 static uint64_t any(struct self *self, uint64_t n) { return (test_random(&self->swarm.random) >> 16) % n; }
 static void count(_Atomic(uint32_t) *counter) { atomic_fetch_add_explicit(counter, 1, memory_order_relaxed); } /* relaxed: a statistic */
 
-static uint64_t some_time(struct self *self) {
-    return any(self, 2) == 0 ? 0 : test_now() + any(self, 3000000);
-}
+static uint64_t some_time(struct self *self) { return any(self, 2) == 0 ? 0 : test_now() + any(self, 3000000); }
 
 /* ---- one message */
 
@@ -334,8 +332,8 @@ static void settle(void) {
     for (uint32_t n = 0; n < NUMBERS; n++)
         lost += stage->sent[n] == PUT && stage->got[n] == 0;
     CHECK(lost <= super.kills * THREADS, "%u messages are lost", lost);
-    printf("%u kills, %u stops; %u messages put, %u got, %u with lists, %u queues in queues, %u tasks; %u lost by killed receivers\n", super.kills,
-           super.stops, stage->puts, stage->gets, stage->lists, stage->inner, stage->tasks, lost);
+    printf("%u kills, %u stops; %u messages put, %u got, %u with lists, %u queues in queues, %u tasks; %u lost by killed receivers\n",
+           super.kills, super.stops, stage->puts, stage->gets, stage->lists, stage->inner, stage->tasks, lost);
 }
 
 int main(int argc, char **argv) {

@@ -109,6 +109,15 @@ static int f_closedir(void *directory) {
     files--;
     return real.closedir(directory);
 }
+static int f_eventfd(unsigned value, int flags) {
+    if (fails())
+        return failed(EMFILE);
+    int fd = real.eventfd(value, flags);
+    files += fd >= 0;
+    return fd;
+}
+static ssize_t f_read(int fd, void *bytes, size_t size) { return fails() ? failed(EAGAIN) : real.read(fd, bytes, size); }
+static ssize_t f_write(int fd, const void *bytes, size_t size) { return fails() ? failed(EAGAIN) : real.write(fd, bytes, size); }
 static int f_lock(int fd, short type, int64_t byte) {
     if (type == F_UNLCK)
         return real.lock(fd, type, byte);
@@ -177,6 +186,9 @@ static void replace_all(void) {
         .closedir = f_closedir,
         .lock = f_lock,
         .lock_test = f_lock_test,
+        .eventfd = f_eventfd,
+        .read = f_read,
+        .write = f_write,
         .getrandom = f_getrandom,
         .now = f_now,
         .futex_wait = f_futex_wait,
@@ -258,6 +270,8 @@ static void queue(uint64_t maxsize) {
         return;
     for (int i = 0; i < LISTED; i++)
         create(&s[i], 40, 0);
+    int fd;
+    OK(ist_queue_fileno(q, &fd));
     unsigned put = 0, got = 0;
     const uint32_t counts[] = {0, 1, LISTED, 2, LISTED};
     for (int i = 0; i < 5; i++) {

@@ -49,7 +49,9 @@ void bystander_step(struct swarm_self *self, ist_queue *q) {
 
 static void plain(struct swarm_area *area) {
     ist_queue *q;
+    int fd;
     create(2, &q);
+    CHECK_EQ(ist_queue_fileno(q, &fd), 0);
     CHECK_EQ(put(area, q, 1), 0);
     CHECK_EQ(put(area, q, LISTED), 0);
     CHECK_EQ(put(area, q, 0), -EAGAIN);
