@@ -1,7 +1,8 @@
 /* bench_queue.c: P7 and P8 in C: messages per second one way, and round trips, between two threads and between two processes.
  *
  * A round trip is compared with that of a bare futex word in the same memory, where either side looks for a while before it sleeps (as the
- * queue does) or sleeps at once. Slices of both alternate, so that they meet the same machine; reported are medians and quartiles of the quotients.
+ * queue does) or sleeps at once. Slices of both alternate, so that they meet the same machine; reported are medians and quartiles of the
+ * quotients.
  *
  *   bench_queue [SLICES]
  */

@@ -107,8 +107,8 @@ struct isti_descriptor {
 };
 static_assert(sizeof(struct isti_descriptor) == 256 && offsetof(struct isti_descriptor, holders) == 128, "four cache lines");
 
-/* Where a queue is. Positions only grow, also from one queue of the row to the next, so "head has passed it" stays true. The row belongs to the
- * descriptor and generation in `owner` until that one is over; so a claim and the claimer's name are one word. */
+/* Where a queue is. Positions only grow, also from one queue of the row to the next, so "head has passed it" stays true. The row belongs
+ * to the descriptor and generation in `owner` until that one is over; so a claim and the claimer's name are one word. */
 struct isti_queue_row {
     _Alignas(64) _Atomic(uint64_t) head; /* position of the next message to be received */
     _Alignas(64) _Atomic(uint64_t) tail; /* of the next one to be sent; one behind while its claimer has only just claimed the slot */

@@ -220,8 +220,8 @@ void isti_row_drained(struct isti_domain *d, uint32_t index, uint32_t generation
 
 void isti_try_free(struct isti_domain *d, uint32_t index) {
     struct isti_descriptor *row = &d->descriptor_rows[index];
-    /* acquire: pairs with the move of S in hold and in isti_flight_mark: a holder or a mark added before this S is seen by the looks below, and
-     * with it the mark of members; one added after it makes the exchange fail */
+    /* acquire: pairs with the move of S in hold and in isti_flight_mark: a holder or a mark added before this S is seen by the looks
+     * below, and with it the mark of members; one added after it makes the exchange fail */
     uint64_t s = atomic_load_explicit(&row->state, memory_order_acquire);
     if (!isti_s_live(s) || anybody_holds(d, row, d->members) || isti_in_flight(d, row))
         return;
@@ -623,7 +623,7 @@ void isti_descriptor_release(struct ist_slot *slot, uint32_t generation) {
 }
 
 /* ---- exclusive: decisions that only a sole owner may take. Each is one compare-exchange of owners = 1; for a published segment it comes
- * with a look at the other processes, during which IST_EXCLUSIVE is set. The publish lock is held, so it can't become published meanwhile. */
+ * with a look at the other processes, during which IST_EXCLUSIVE is set. The publish lock is held: it can't become published meanwhile. */
 
 /* owners 1 → `to`. 1: done, and *was is the state before; 0: nothing to do, it is frozen already; else an error. */
 static int take_sole(ist_segment s, bool freeze, uint64_t to, uint64_t *was) {

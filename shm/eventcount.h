@@ -1,13 +1,13 @@
-/* eventcount.h: waiting for something to happen, between processes: a futex word with a flag, and no count of waiters that a kill could tear.
+/* eventcount.h: waiting for something to happen, between processes: a futex word with a flag. No count of waiters, which a kill could tear.
  *
  *   waiting 1 | sequence 31
  *
  *   a waiter    v = prepare(); looks once more whether it has happened; wait(v)
  *   a waker     makes it happen, by a sequentially consistent exchange; wake_one() or wake_all()
  *
- * Prepare's exchange, the waker's load of the word, what makes it happen and the waiter's second look are all seq_cst, so one of the two sees
- * the other. The flag stays until a wake-up finds nobody asleep: clearing it moves the sequence on *and* wakes all, else a waiter between
- * its exchange and its sleep would be missed (tests/models/evcount.pml, litmus/event_*.litmus).
+ * Prepare's exchange, the waker's load of the word, what makes it happen and the waiter's second look are all seq_cst, so one of the two
+ * sees the other. The flag stays until a wake-up finds nobody asleep: clearing it moves the sequence on *and* wakes all, else a waiter
+ * between its exchange and its sleep would be missed (tests/models/event.pml, litmus/event_*.litmus).
  *
  * A waiter that is killed leaves at most the flag. One that is killed after it was woken costs the others up to ISTI_BACKSTOP_NS.
  */

@@ -1,15 +1,15 @@
 /* flight.c: flight marks: which descriptors the messages under way refer to.
  *
- * A message owns nothing by a count. Its position in a queue is its identity: the mark (q, position + 1) in a descriptor says "a message of q
- * up to this position may refer to me", and it has *passed* when q's head is beyond it. Heads only grow, so a mark that has passed has for
- * ever, and one of the same queue may be raised instead of adding another. README.md, D1 and Q3:
+ * A message owns nothing by a count. Its position in a queue is its identity: the mark (q, position + 1) in a descriptor says "a message
+ * of q up to this position may refer to me", and it has *passed* when q's head is beyond it. Heads only grow, so a mark that has passed
+ * has for ever, and one of the same queue may be raised instead of adding another. README.md, D1 and Q3:
  *
  *   adding    write the mark, then move S on, as for a holder
  *   freeing   read S, look at all marks, compare-exchange S
  *   removing  nobody does: whoever moves a head over a position without holding what is there tries to free it
  *
- * A descriptor has seven cells. A segment that waits in more queues at once gets *extensions*: rows of the same table in phase FLIGHTS, each
- * with seven more and the next one. An extension belongs to (descriptor, generation), written in it, and is over when that is:
+ * A descriptor has seven cells. A segment that waits in more queues at once gets *extensions*: rows of the same table in phase FLIGHTS,
+ * each with seven more and the next one. An extension belongs to (descriptor, generation), written in it, and is over when that is:
  *
  *   RESV (m), filled  →  linked by one exchange of the last cell before it  →  FLIGHTS, by m or anybody who finds it linked  →  FREE, by
  *   whoever ended its segment, or by a sweep

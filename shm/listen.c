@@ -3,8 +3,8 @@
  *   a handle listens  <=>  it has an eventfd and is in the list here
  *   a process listens to a queue  <=>  its bit is set in the ring's `armed` (until a sweep, also when it is dead)
  *
- * A put looks at the bits: its own process's handles it tells itself, of the others it rings the doorbells, and their housekeepers look through
- * their lists. Whoever finds the queue empty takes back what was told, and looks once more: so a message may be told twice, but
+ * A put looks at the bits: its own process's handles it tells itself, of the others it rings the doorbells, and their housekeepers look
+ * through their lists. Whoever finds the queue empty takes back what was told, and looks once more: so a message may be told twice, but
  * not never. Orders as in eventcount.h: bit and second look, FULL and the look at the bits, are seq_cst.
  */
 #include "fork.h"

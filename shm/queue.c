@@ -3,9 +3,9 @@
  *   put    publish what the message refers to · claim a position · body · marks (a list's own first) · FULL · wake
  *   get    read · own what it refers to · move head, which is the reception · wake
  *
- * A message is in the queue until head moves and the receiver's afterwards: there is nothing in between that a kill could leave. The marks come
- * before FULL, so whoever reads FULL can become an owner; the body before the marks, so whoever passes a half-written message finds there
- * what may be marked. The mark of a list comes before those of what it lists: then, while any of them is there, the list can be read.
+ * A message is in the queue until head moves and the receiver's afterwards: there is nothing in between that a kill could leave. The marks
+ * come before FULL, so whoever reads FULL can become an owner; the body before the marks, so whoever passes a half-written message finds
+ * there what may be marked. The mark of a list comes before those of what it lists: then, while any of them is there, the list can be read.
  *
  * shutdown: a sender claims, then looks at the flag; a receiver looks at the flag, then finds the queue empty. All four are seq_cst, so a
  * receiver that was told "empty for good" has missed no message that was put.

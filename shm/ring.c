@@ -1,7 +1,7 @@
 /* ring.c: what a queue's ring does by itself: claiming, skipping, emptying, giving back. Sending and receiving are in queue.c.
  *
  *   head <= position of every message that wasn't received < tail (+ 1 while a claimer has only just claimed)
- *   a position is claimed by one exchange that also names the claimer; RSV → FULL by it, or → SKIP by whoever sweeps it (README.md, Q1 to Q6)
+ *   a position is claimed by one exchange that also names the claimer; RSV → FULL by it, or → SKIP by who sweeps it (README.md, Q1 to Q6)
  *   head moves over FULL by whoever received it, over SKIP by anybody: one exchange, which is the reception
  *
  * Nothing is written to a slot when it is received: one whose position lies behind head is free. A sparse ring's slots become zero again
@@ -341,7 +341,8 @@ int isti_ring_sweep(struct isti_domain *d, uint32_t index, uint32_t m) {
     }
     uint32_t puncher = m + 1;
     atomic_compare_exchange_strong_explicit(&v.ring->puncher, &puncher, 0, memory_order_acq_rel, memory_order_relaxed);
-    atomic_fetch_and_explicit(&v.ring->armed[m / 64], ~(UINT64_C(1) << m % 64), memory_order_relaxed); /* relaxed: nobody is there to hear */
+    atomic_fetch_and_explicit(&v.ring->armed[m / 64], ~(UINT64_C(1) << m % 64),
+                              memory_order_relaxed); /* relaxed: nobody is there to hear */
     /* who was woken and killed before it looked */
     isti_event_wake_all(&v.ring->not_empty);
     isti_event_wake_all(&v.ring->not_full);

@@ -1,7 +1,7 @@
 /* ring.h: the memory of a queue: a head and a ring of slots, one message each.
  *
- * Lies in a segment that all processes of the domain may map, so every word is untrusted, as in control.h. Where the next message is to be sent
- * and received stands in the queue's row there (isti_queue_row), as marks refer to it after the ring is gone.
+ * Lies in a segment that all processes of the domain may map, so every word is untrusted, as in control.h. Where the next message is to be
+ * sent and received stands in the queue's row there (isti_queue_row), as marks refer to it after the ring is gone.
  *
  *   slot word   position 48 | state 4 | member 12. Zero: never used, or punched since; at any position
  *   position t  is in slot t mod slots; claimed by exchanging the word of an earlier position (or zero) for (t, RSV, member)

@@ -7,18 +7,18 @@
  * Order: messages of one sender arrive in the order in which it put them; each is received once.
  * Ordering (memory): what was written before a put is seen by whoever gets that message.
  *
- * Killed processes: a sender that is killed in the middle of a put has put its message or hasn't; a receiver that is killed in the middle of a
- * get has got it or hasn't; nobody else waits for them longer than it takes to notice. A sender that is *stopped* (SIGSTOP) within a put holds
- * up the receivers of that queue until it goes on, as it may still write its message.
+ * Killed processes: a sender that is killed in the middle of a put has put its message or hasn't; a receiver that is killed in the middle
+ * of a get has got it or hasn't; nobody else waits for them longer than it takes to notice. A sender that is *stopped* (SIGSTOP) within a
+ * put holds up the receivers of that queue until it goes on, as it may still write its message.
  *
- * Ownership: an ist_queue is a handle that owns one reference of the segment. ist_queue_segment gives that segment, to be retained, put into a
- *   message (also of the queue itself: such a reference isn't counted), or made a token of. Longer cycles of queues in queues stay for ever
- *   unless one of them is shut down immediately.
- * Threads, interpreters, processes: any function from any thread, with or without a GIL; a handle may be used by many threads at once, and must
+ * Ownership: an ist_queue is a handle that owns one reference of the segment. ist_queue_segment gives that segment, to be retained, put
+ *   into a message (also of the queue itself: such a reference isn't counted), or made a token of. Longer cycles of queues in queues stay
+ *   for ever unless one of them is shut down immediately.
+ * Threads, interpreters, processes: any function from any thread, with or without a GIL; many threads may use a handle at once, and it must
  *   not be released meanwhile. After fork the child uses the handle it inherited.
  * Blocking: put, get and join up to their deadline, in nanoseconds of the monotonic clock: 0 doesn't wait, UINT64_MAX waits for ever.
  *   They return -EINTR when a signal handler ran, and may be called again with the same deadline.
- * Errors, where not said: -ENOTRECOVERABLE (a child that couldn't be made an owner, see segment.h), -EBADMSG (another process wrote garbage).
+ * Errors, where not said: -ENOTRECOVERABLE (a child that couldn't be made an owner, see segment.h), -EBADMSG (a process wrote garbage).
  */
 #ifndef ISTHMUS_QUEUE_H
 #define ISTHMUS_QUEUE_H
@@ -31,11 +31,12 @@ extern "C" {
 
 typedef struct ist_queue ist_queue;
 
-#define IST_MESSAGE_BYTES 48 /* of a message without segments; with n of them 48 - 8n, but never less than 40 - see ist_queue_message */
+#define IST_MESSAGE_BYTES 48 /* of a message without segments; 40 of one with */
 #define IST_MESSAGE_FEW 6
 
 /* A message. To put one: set tag, size, bytes, count and segments (few, or many if count > IST_MESSAGE_FEW), of which the caller owns a
- * reference each; nothing is taken. Got: the segments are the caller's references, `many` is the library's memory; ist_queue_message_clear. */
+ * reference each; nothing is taken. Got: the segments are the caller's references, `many` is the library's memory;
+ * ist_queue_message_clear. */
 typedef struct ist_queue_message {
     uint8_t tag;    /* what the bytes are: the binding's */
     uint8_t size;   /* of bytes; at most 48, and 40 if there are segments */
@@ -58,14 +59,15 @@ IST_API void ist_waiter_stop(ist_waiter *waiter);
 IST_API void ist_waiter_reset(ist_waiter *waiter);
 
 /* Makes a queue that never has more than `maxsize` messages. 0, or more than a ring can have: as many as a ring can have, which is up to
- * 16,777,216, less where many queues or a small heap leave less room; see ist_queue_info. Costs a page; pages of messages that were received
- * go back to the system. Errors: -ENOMEM, -ENOSPC (4,096 queues in the domain), those of ist_segment_token. */
+ * 16,777,216, less where many queues or a small heap leave less room; see ist_queue_info. Costs a page; pages of messages that were
+ * received go back to the system. Errors: -ENOMEM, -ENOSPC (4,096 queues in the domain), those of ist_segment_token. */
 IST_MUST_CHECK IST_API int ist_queue_create(uint64_t maxsize, ist_queue **out);
 
 /* The queue that a token stands for. Errors: those of ist_segment_acquire; -EINVAL (it is no queue). */
 IST_MUST_CHECK IST_API int ist_queue_attach(const ist_token *token, ist_queue **out);
 
-/* A handle for a segment of kind IST_KIND_QUEUE. Ownership: takes the caller's reference; on failure nothing is taken. Errors: -EINVAL, -ENOMEM. */
+/* A handle for a segment of kind IST_KIND_QUEUE. Ownership: takes the caller's reference; on failure nothing is taken. Errors: -EINVAL,
+ * -ENOMEM. */
 IST_MUST_CHECK IST_API int ist_queue_open(ist_segment s, ist_queue **out);
 
 /* Takes the handle, and gives up its reference. NULL does nothing. */
@@ -81,13 +83,14 @@ IST_API ist_segment ist_queue_segment(const ist_queue *q);
 IST_MUST_CHECK IST_API int ist_queue_put(ist_queue *q, const ist_queue_message *message, uint64_t deadline, ist_waiter *waiter);
 
 /* Takes the first message. A message that is just being written is waited for, up to 20 ms even with deadline 0.
- * Errors: -EAGAIN, -ETIMEDOUT (empty), -ESHUTDOWN (empty for good), -EINTR, -ECANCELED, -ENOMEM (the message stays), -EBADMSG (the message made
- * no sense, and is gone). */
+ * Errors: -EAGAIN, -ETIMEDOUT (empty), -ESHUTDOWN (empty for good), -EINTR, -ECANCELED, -ENOMEM (the message stays), -EBADMSG (the message
+ * made no sense, and is gone). */
 IST_MUST_CHECK IST_API int ist_queue_get(ist_queue *q, ist_queue_message *out, uint64_t deadline, ist_waiter *waiter);
 
-/* A descriptor, made at the first call, that poll(2) finds readable when ist_queue_get with deadline 0 may succeed (or says -ESHUTDOWN): never
- * missed, sometimes in vain. A get that finds the queue empty makes it unreadable; don't read it. For messages of other processes it needs this
- * process's housekeeper. Ownership: the handle's, closed with it; a forked child's handle has none until it asks. Errors: -EMFILE, -ENFILE, -ENOMEM. */
+/* A descriptor, made at the first call, that poll(2) finds readable when ist_queue_get with deadline 0 may succeed (or says -ESHUTDOWN):
+ * never missed, sometimes in vain. A get that finds the queue empty makes it unreadable; don't read it. For messages of other processes it
+ * needs this process's housekeeper. Ownership: the handle's, closed with it; a forked child's handle has none until it asks. Errors:
+ * -EMFILE, -ENFILE, -ENOMEM. */
 IST_MUST_CHECK IST_API int ist_queue_fileno(ist_queue *q, int *out);
 
 /* As queue.Queue: every message counts as a task; one that was got is done when this was called for it. -ERANGE: called too often. */

@@ -1,6 +1,6 @@
 /* plain_queue.c: senders and receivers in threads and processes that are killed and stopped at random.
  *
- * Messages have numbers, and memory that outlives everybody knows of each number whether it was being put, was put, and was got. So at the end:
+ * Messages have numbers, and memory that outlives everybody knows of each number whether it was being put, was put, was got. So at the end:
  *
  *   got at most once, and only what was being put
  *   put and not got: only what a killed receiver had in its hand, one for each of its threads
