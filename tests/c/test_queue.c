@@ -696,6 +696,7 @@ Test(queue, a_descriptor_tells) {
     CHECK_EQ(get_number(q_here, 0), 7);
     CHECK_EQ(get_number(q_here, 0), -EAGAIN);
     CHECK(!readable(fd, 0));
+    const uint64_t began = test_now();
     for (int i = 0; i < 20; i++) {
         CHECK_EQ(i % 2 == 0 ? put_seven(NULL) : peer_call(&p, put_seven, NULL), 0);
         CHECK(readable(fd, 10000), "message %d", i);
@@ -703,6 +704,7 @@ Test(queue, a_descriptor_tells) {
         while (readable(fd, 0)) /* the housekeeper may have told a second time */
             CHECK_EQ(get_number(q_here, 0), -EAGAIN);
     }
+    CHECK(test_now() - began < UINT64_C(8000000000), "the housekeeper looks every two seconds by itself");
     fflush(stdout);
     pid_t child = fork();
     if (child == 0) { /* the descriptor is the parent's */
