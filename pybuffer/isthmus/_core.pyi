@@ -98,7 +98,7 @@ class dtype:
 @final
 class SegmentInfo(
     structseq[Any],
-    tuple[int, int, Literal["heap", "file", "foreign"], int, int, int | None, bool, bool, bool, int, int, tuple[int, int] | None],
+    tuple[int, int, Literal["heap", "file", "foreign", "queue"], int, int, int | None, bool, bool, bool, int, int, tuple[int, int] | None],
 ):
     __match_args__: Final = (
         "id",
@@ -121,7 +121,7 @@ class SegmentInfo(
     @property
     def generation(self) -> int: ...
     @property
-    def kind(self) -> Literal["heap", "file", "foreign"]: ...
+    def kind(self) -> Literal["heap", "file", "foreign", "queue"]: ...
     @property
     def size(self) -> int: ...
     @property
