@@ -244,7 +244,7 @@ static int let_python_run(void) {
     return result == NULL ? -1 : 0;
 }
 
-static int sleep_until_notified(ist_waiter *w, uint64_t deadline) {
+static int sleep_until_notified(ist_wait *w, uint64_t deadline) {
     for (;;) {
         int error;
         Py_BEGIN_ALLOW_THREADS;
@@ -266,7 +266,7 @@ static PyObject *atomics_wait(PyObject *module, PyObject *const *args, Py_ssize_
     PyObject *given[4];
     element e;
     uint64_t expected, deadline;
-    ist_waiter w;
+    ist_wait w;
     if (bind_arguments(&wait_signature, args, nargs, kwnames, given) < 0 ||
         find_element(module, "wait", given[0], given[1], false, &e) < 0 || value_of(given[2], &expected) < 0 ||
         deadline_of(given[3], &deadline) < 0)

@@ -33,7 +33,14 @@ static PyStructSequence_Desc info_desc = {
     13,
 };
 
-static const char *kind_name(uint8_t kind) { return kind == IST_KIND_FILE ? "file" : kind == IST_KIND_FOREIGN ? "foreign" : "heap"; }
+static const char *kind_name(uint8_t kind) {
+    switch (kind) {
+    case IST_KIND_FILE: return "file";
+    case IST_KIND_FOREIGN: return "foreign";
+    case IST_KIND_QUEUE: return "queue";
+    default: return "heap";
+    }
+}
 
 PyObject *segment_info_new(core_state *state, const ist_segment_info *info, int64_t exports) {
     PyObject *result = PyStructSequence_New(state->info_type);
@@ -74,12 +81,12 @@ static PyObject *core_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
         return raise_error(state_of_module(module), error, "isthmus.stats");
     uint64_t orphaned = (uint64_t)block_orphaned();
     typedef unsigned long long ull;
-    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:L,s:i,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "allocated", (ull)s.allocated,
-                         "mapped", (ull)s.mapped, "segments", (ull)s.segments, "owners", (ull)s.owners, "exports",
-                         (long long)block_exports(), "leases", (ull)s.leases, "lease_bytes", (ull)s.lease_bytes, "leases_expired",
-                         (ull)s.leases_expired, "in_flight", (long long)s.in_flight, "queues", 0, "leaked", (ull)(s.saturated + orphaned),
-                         "saturated", (ull)s.saturated, "orphaned", (ull)orphaned, "misuses", (ull)s.misuses, "retired", (ull)s.retired,
-                         "bytes_copied", (ull)s.bytes_copied, "published", (ull)s.published, "processes", (ull)s.processes);
+    return Py_BuildValue(
+        "{s:K,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "allocated", (ull)s.allocated, "mapped", (ull)s.mapped,
+        "segments", (ull)s.segments, "owners", (ull)s.owners, "exports", (long long)block_exports(), "leases", (ull)s.leases, "lease_bytes",
+        (ull)s.lease_bytes, "leases_expired", (ull)s.leases_expired, "in_flight", (long long)s.in_flight, "queues", (ull)s.queues, "leaked",
+        (ull)(s.saturated + orphaned), "saturated", (ull)s.saturated, "orphaned", (ull)orphaned, "misuses", (ull)s.misuses, "retired",
+        (ull)s.retired, "bytes_copied", (ull)s.bytes_copied, "published", (ull)s.published, "processes", (ull)s.processes);
 }
 
 static PyObject *core_segments(PyObject *module, PyObject *Py_UNUSED(ignored)) {

@@ -5,7 +5,7 @@
  *
  *   page 0    header: constant once the file is sealed; its values are copied when a process joins and never read again
  *   page 1    marks: one past the highest used row of each table; a row is used only after its mark was raised
- *   tables    members, windows, descriptors, hints, tickets, names, waiters; sparse, all zero at first
+ *   tables    members, windows, descriptors, hints, tickets, names, queues, waiters; sparse, all zero at first
  *
  * Byte locks lie beyond the end of the file, where locks may: at ISTI_LOCK_MEMBER + m, ISTI_LOCK_WINDOW + w, ISTI_LOCK_NAMES.
  */
@@ -34,15 +34,16 @@
 #define ISTI_NAMES 4096u
 #define ISTI_WAITER_BUCKETS 256u /* a power of two */
 #define ISTI_WAITERS 63u         /* threads that wait, to a bucket */
+#define ISTI_QUEUES 4096u
 #define ISTI_NAME_LENGTH 200u /* bytes of a name, at most */
 #define ISTI_WORDS (ISTI_MEMBERS / 64)
 
 struct isti_control_header {
     uint64_t magic;
     uint32_t version;
-    uint32_t members, descriptors, windows, tickets, names, waiter_buckets; /* rows of each table */
-    uint8_t id[16];                                         /* the domain's: 128 random bits */
-    uint64_t window_size;                                   /* bytes; window w of the data memfd is [w * size, (w + 1) * size) */
+    uint32_t members, descriptors, windows, tickets, names, queues, waiter_buckets; /* rows of each table */
+    uint8_t id[16];       /* the domain's: 128 random bits */
+    uint64_t window_size; /* bytes; window w of the data memfd is [w * size, (w + 1) * size) */
     uint64_t data_device, data_inode;                       /* the data memfd's, so that nobody takes another file for it */
 };
 
@@ -52,6 +53,7 @@ struct isti_control_marks {
     _Alignas(64) _Atomic(uint32_t) windows;
     _Alignas(64) _Atomic(uint32_t) tickets;
     _Alignas(64) _Atomic(uint32_t) names;
+    _Alignas(64) _Atomic(uint32_t) queues;
     _Alignas(64) _Atomic(uint64_t) waits;                                /* tickets drawn by waiters: no mark, a count */
     _Alignas(64) _Atomic(uint64_t) waiter_buckets[ISTI_WAITER_BUCKETS / 64]; /* bit b % 64 of word b / 64: bucket b has been used */
 };
@@ -81,7 +83,9 @@ typedef enum isti_phase {
     ISTI_LIVE = 2,   /* x = sequence number, moved on by every new holder */
     ISTI_FROZEN = 3, /* live, and read-only for good; x as in LIVE */
     ISTI_DEAD = 4,   /* nobody holds it; its memory waits for the window's owner */
-    ISTI_PUNCH = 5   /* x = member that is giving its pages back */
+    ISTI_PUNCH = 5,  /* x = member that is giving its pages back */
+    ISTI_DRAIN = 6,  /* a queue that nobody holds; x = member that is letting go of what its messages refer to */
+    ISTI_FLIGHTS = 7 /* no segment: more flight marks of the one that `offset` names (flight.c) */
 } isti_phase;
 
 /* The last one: the row is retired. Fewer in the build that tests the end of generations */
@@ -90,6 +94,7 @@ typedef enum isti_phase {
 /* flags */
 #define ISTI_PUBLISHED_LOCAL 1u    /* only who made it, and forked children, hold it: wrapped memory, mapped files */
 #define ISTI_PUBLISHED_GROWABLE 2u /* `current` is its length, of the `length` bytes that are reserved */
+#define ISTI_PUBLISHED_QUEUE 4u    /* its memory is a ring of messages (ring.h) */
 
 /* 256 bytes: a line of state, a line for the marks of messages under way (the Queue's), two lines of holders. */
 struct isti_descriptor {
@@ -98,12 +103,24 @@ struct isti_descriptor {
     _Atomic(uint32_t) window, flags; /* window: of a local one, the member that may hold it */
     _Atomic(uint64_t) creator;
     _Atomic(uint64_t) current; /* bytes of a growable segment; grows while LIVE. Bounded by `length` whenever it is read */
-    uint64_t unused[2];
-    uint64_t flights[8]; /* reserved: zero until there are queues */
+    _Atomic(uint64_t) queue; /* of a queue: its row in the table of queues */
+    uint64_t unused;
+    /* A mark is queue 16 | position + 1, 48: until the queue's head has passed that position a message there may refer to the segment.
+     * The last one: generation 32 | descriptor + 1, 32 of an ISTI_FLIGHTS row with seven more; 0: none */
+    _Atomic(uint64_t) flights[8];
     _Atomic(uint64_t) holders[ISTI_WORDS]; /* bit m % 64 of word m / 64: process m holds it */
 };
 static_assert(sizeof(struct isti_descriptor) == 256 && offsetof(struct isti_descriptor, holders) == 128, "four cache lines");
 static_assert(offsetof(struct isti_descriptor, current) == 40, "part of the layout");
+
+/* Where a queue is. Positions only grow, also from one queue of the row to the next, so "head has passed it" stays true. The row belongs
+ * to the descriptor and generation in `owner` until that one is over; so a claim and the claimer's name are one word. */
+struct isti_queue_row {
+    _Alignas(64) _Atomic(uint64_t) head; /* position of the next message to be received */
+    _Alignas(64) _Atomic(uint64_t) tail; /* of the next one to be sent; one behind while its claimer has only just claimed the slot */
+    _Atomic(uint64_t) owner;             /* generation 32 | descriptor + 1, 32; 0: nobody's yet */
+};
+static_assert(sizeof(struct isti_queue_row) == 128, "senders and receivers each have a line of their own");
 
 /* A pickle under way. word: sequence 40 | state 8 | member 16; the sequence moves on at each end. */
 typedef enum isti_ticket_state { ISTI_TICKET_FREE = 0, ISTI_TICKET_RESV = 1, ISTI_TICKET_LIVE = 2 } isti_ticket_state;

@@ -179,14 +179,9 @@ void isti_give_back(struct isti_domain *d, uint32_t index) {
     IST_POINT(GIVE_DONE);
 }
 
-void isti_try_free(struct isti_domain *d, uint32_t index) {
+/* s → DEAD, by way of PUNCH if that pays: s is LIVE with nobody there, or DRAIN of an empty queue. false: somebody was faster. */
+static bool bury(struct isti_domain *d, uint32_t index, uint64_t s) {
     struct isti_descriptor *row = &d->descriptor_rows[index];
-    /* acquire: pairs with the move of S in hold: a holder added before this S is seen by the look below, and with it the mark of members;
-     * one added after it makes the exchange fail */
-    uint64_t s = atomic_load_explicit(&row->state, memory_order_acquire);
-    if (!isti_s_live(s) || anybody_holds(d, row, d->members))
-        return;
-    IST_POINT(FREE_SCANNED);
     /* relaxed: constant while S is LIVE, which the exchange checks */
     const uint32_t window = atomic_load_explicit(&row->window, memory_order_relaxed);
     const uint64_t begin = atomic_load_explicit(&row->offset, memory_order_relaxed);
@@ -199,14 +194,14 @@ void isti_try_free(struct isti_domain *d, uint32_t index) {
     /* acq_rel. acquire: pairs with every holder's last steps; release: pairs with give_back */
     if (!atomic_compare_exchange_strong_explicit(&row->state, &s, punch ? isti_s(generation, ISTI_PUNCH, d->me) : dead,
                                                  memory_order_acq_rel, memory_order_relaxed))
-        return; /* whoever moved it has the duty now */
+        return false; /* whoever moved it has the duty now */
     if (local) { /* no memory of the domain: nothing to give back */
         IST_POINT(FREE_LOCAL);
         uint64_t was = dead;
         if (atomic_compare_exchange_strong_explicit(&row->state, &was, isti_s(generation + 1, ISTI_FREE, 0), memory_order_acq_rel,
                                                     memory_order_relaxed))
             isti_row_free(d, index);
-        return;
+        return true;
     }
     if (punch) {
         /* Before DEAD: afterwards the pages can be the owner's next segment's. */
@@ -216,13 +211,40 @@ void isti_try_free(struct isti_domain *d, uint32_t index) {
         uint64_t was = isti_s(generation, ISTI_PUNCH, d->me);
         /* release: pairs with give_back's acquire: the pages are gone before the block is anybody's */
         if (!atomic_compare_exchange_strong_explicit(&row->state, &was, dead, memory_order_acq_rel, memory_order_relaxed))
-            return;
+            return true;
     }
     IST_POINT(FREE_DEAD);
     if (is_our_window(d, window))
         isti_give_back(d, index);
     else if (window < d->windows)
         isti_hint(d, window, index);
+    return true;
+}
+
+void isti_row_drained(struct isti_domain *d, uint32_t index, uint32_t generation) { bury(d, index, isti_s(generation, ISTI_DRAIN, d->me)); }
+
+void isti_try_free(struct isti_domain *d, uint32_t index) {
+    struct isti_descriptor *row = &d->descriptor_rows[index];
+    /* acquire: pairs with the move of S in hold and in isti_flight_mark: a holder or a mark added before this S is seen by the looks
+     * below, and with it the mark of members; one added after it makes the exchange fail */
+    uint64_t s = atomic_load_explicit(&row->state, memory_order_acquire);
+    if (!isti_s_live(s) || anybody_holds(d, row, d->members) || isti_in_flight(d, row))
+        return;
+    IST_POINT(FREE_SCANNED);
+    const uint32_t generation = isti_s_generation(s);
+    /* relaxed, both: constant while S is LIVE and nobody is there; the exchange checks it */
+    const uint64_t more = atomic_load_explicit(&row->flights[7], memory_order_relaxed);
+    const bool queue = (atomic_load_explicit(&row->flags, memory_order_relaxed) & ISTI_PUBLISHED_QUEUE) != 0;
+    /* acq_rel: as in bury */
+    bool ours = queue ? atomic_compare_exchange_strong_explicit(&row->state, &s, isti_s(generation, ISTI_DRAIN, d->me),
+                                                                memory_order_acq_rel, memory_order_relaxed)
+                      : bury(d, index, s);
+    if (ours && more != 0)
+        isti_flights_end(d, index, generation, more);
+    if (ours && queue) {
+        IST_POINT(DRAIN_BEGUN);
+        isti_ring_end(d, index, generation);
+    }
 }
 
 /* ---- publishing */
@@ -279,6 +301,29 @@ static int claim_row(struct isti_domain *d, uint32_t *index, uint32_t *generatio
     return -ENOSPC;
 }
 
+int isti_row_claim(struct isti_domain *d, uint32_t *index, uint32_t *generation) {
+    pthread_mutex_lock(&d->claim);
+    int error = claim_row(d, index, generation);
+    pthread_mutex_unlock(&d->claim);
+    return error;
+}
+
+static bool unclaim(struct isti_domain *d, uint32_t index, uint32_t generation) {
+    uint64_t s = isti_s(generation, ISTI_RESV, d->me);
+    /* release: pairs with claim's acquire */
+    return atomic_compare_exchange_strong_explicit(&d->descriptor_rows[index].state, &s, isti_s(generation + 1, ISTI_FREE, 0),
+                                                   memory_order_acq_rel, memory_order_relaxed);
+}
+
+void isti_row_unclaim(struct isti_domain *d, uint32_t index, uint32_t generation) {
+    if (unclaim(d, index, generation))
+        isti_row_free(d, index);
+}
+
+static bool slot_is_queue(const struct ist_slot *slot) {
+    return (atomic_load_explicit(&slot->meta, memory_order_relaxed) >> 8 & ISTI_SLOT_QUEUE) != 0; /* relaxed: constant for an owner */
+}
+
 /* Everything about a slot that isn't published and can't change meanwhile: an owner of it is the caller's, or pinned. */
 static void fill_row(struct isti_domain *d, struct isti_descriptor *row, struct ist_slot *slot, bool local) {
     char *data = atomic_load_explicit(&slot->data, memory_order_relaxed); /* relaxed, all: ordered by S's release */
@@ -287,8 +332,9 @@ static void fill_row(struct isti_domain *d, struct isti_descriptor *row, struct 
     atomic_store_explicit(&row->length, atomic_load_explicit(&slot->size, memory_order_relaxed), memory_order_relaxed);
     atomic_store_explicit(&row->window, local ? d->me : d->window, memory_order_relaxed);
     atomic_store_explicit(&row->current, 0, memory_order_relaxed); /* whoever makes it grows it to its first length */
-    const uint32_t growable = isti_slot_is_growable(slot) ? ISTI_PUBLISHED_GROWABLE : 0;
-    atomic_store_explicit(&row->flags, local ? ISTI_PUBLISHED_LOCAL : growable, memory_order_relaxed);
+    const uint32_t kind = isti_slot_is_growable(slot) ? ISTI_PUBLISHED_GROWABLE : slot_is_queue(slot) ? ISTI_PUBLISHED_QUEUE : 0;
+    atomic_store_explicit(&row->flags, local ? ISTI_PUBLISHED_LOCAL : kind, memory_order_relaxed);
+    isti_flights_clear(row);
     atomic_store_explicit(&row->creator, atomic_load_explicit(&slot->creator, memory_order_relaxed), memory_order_relaxed);
 }
 
@@ -301,11 +347,7 @@ static int publish(struct isti_domain *d, struct ist_slot *slot, bool locked) {
     if (!local && (base == NULL || (size_t)(data - base) >= d->window_mapped))
         return -ENOTRECOVERABLE; /* of a heap that isn't this process's */
     uint32_t index, generation;
-    if (!locked)
-        pthread_mutex_lock(&d->claim);
-    int error = claim_row(d, &index, &generation);
-    if (!locked)
-        pthread_mutex_unlock(&d->claim);
+    int error = locked ? claim_row(d, &index, &generation) : isti_row_claim(d, &index, &generation);
     if (error != 0)
         return error;
     IST_POINT(PUBLISH_RESERVED);
@@ -314,6 +356,17 @@ static int publish(struct isti_domain *d, struct ist_slot *slot, bool locked) {
         slot->wrap = NULL; /* nothing is mapped for it alone; create leaves this to whom it matters */
     fill_row(d, row, slot, local);
     IST_POINT(PUBLISH_WRITTEN);
+    if (slot_is_queue(slot)) {
+        uint32_t q;
+        error = isti_queue_row_claim(d, index, generation, data, &q);
+        if (error != 0) {
+            if (unclaim(d, index, generation) && !locked)
+                isti_row_free(d, index);
+            return error;
+        }
+        atomic_store_explicit(&row->queue, q, memory_order_relaxed); /* relaxed: as in fill_row */
+        IST_POINT(QUEUE_ROW_CLAIMED);
+    }
     if (!locked)
         pthread_mutex_lock(stripe_of(d, index));
     /* Not a store of the word: a process with a stale token may have its bit there for a moment. relaxed: S's release orders it */
@@ -443,9 +496,11 @@ static void settle(struct isti_domain *d, uint32_t index, uint32_t generation, u
                    ist_segment *out) {
     struct isti_descriptor *row = &d->descriptor_rows[index];
     a->slot->wrap = a->wrap;
-    /* relaxed: constant while LIVE. A false one makes the length another, never more than is mapped */
-    const bool growable = (atomic_load_explicit(&row->flags, memory_order_relaxed) & ISTI_PUBLISHED_GROWABLE) != 0;
-    isti_slot_begin(a->slot, a->data, length, IST_KIND_HEAP, growable ? ISTI_SLOT_GROWABLE : 0);
+    /* relaxed: constant while LIVE. False flags make the length another, never more than is mapped */
+    const uint32_t flags = atomic_load_explicit(&row->flags, memory_order_relaxed);
+    isti_slot_begin(a->slot, a->data, length, IST_KIND_HEAP,
+                    ((flags & ISTI_PUBLISHED_GROWABLE) != 0 ? ISTI_SLOT_GROWABLE : 0) |
+                        ((flags & ISTI_PUBLISHED_QUEUE) != 0 ? ISTI_SLOT_QUEUE : 0));
     /* relaxed: for display */
     atomic_store_explicit(&a->slot->creator, atomic_load_explicit(&row->creator, memory_order_relaxed), memory_order_relaxed);
     d->entries[index] = (struct isti_entry){.generation = generation, .slot = a->slot->index + 1};
@@ -577,7 +632,7 @@ void isti_descriptor_release(struct ist_slot *slot, uint32_t generation) {
 }
 
 /* ---- exclusive: decisions that only a sole owner may take. Each is one compare-exchange of owners = 1; for a published segment it comes
- * with a look at the other processes, during which IST_EXCLUSIVE is set. The publish lock is held, so it can't become published meanwhile. */
+ * with a look at the other processes, during which IST_EXCLUSIVE is set. The publish lock is held: it can't become published meanwhile. */
 
 /* owners 1 → `to`. 1: done, and *was is the state before; 0: nothing to do, it is frozen already; else an error. */
 static int take_sole(ist_segment s, bool freeze, uint64_t to, uint64_t *was) {
@@ -610,7 +665,9 @@ static int exclude(struct isti_domain *d, ist_segment s, uint32_t index, uint32_
     IST_POINT(FREEZE_EXCLUSIVE);
     /* acquire: as in try_free */
     uint64_t state = atomic_load_explicit(&row->state, memory_order_acquire);
-    int error = !isti_s_live(state) || isti_s_generation(state) != generation ? -EBADMSG : anybody_holds(d, row, d->me) ? -EBUSY : 0;
+    int error = !isti_s_live(state) || isti_s_generation(state) != generation ? -EBADMSG
+                : anybody_holds(d, row, d->me) || isti_in_flight(d, row)      ? -EBUSY
+                                                                              : 0;
     IST_POINT(FREEZE_SCANNED);
     if (error == 0) {
         uint64_t next = freeze ? isti_s(generation, ISTI_FROZEN, isti_s_x(state) + 1) : isti_s(generation + 1, ISTI_LIVE, 0);
@@ -643,6 +700,8 @@ static int exclude_published(ist_segment s, uint64_t desc, bool freeze) {
 }
 
 int isti_segment_exclusive(ist_segment *s, bool freeze) {
+    if (slot_is_queue(s->slot))
+        return -EINVAL;
     if (!freeze && s->generation == IST_GENERATION_MASK)
         return -EOVERFLOW;
     pthread_mutex_lock(publish_lock_of(s->slot));

@@ -4,7 +4,7 @@
  *   home               the one where this process allocates; NULL until the first use, and in a child that wasn't handed over
  *   usable             d->epoch == ist_process_epoch(): else it is the parent's
  *
- * Lock order: lease, heap, table (here), sweep, publish, stripe, claim, threads, housekeeper. Fork takes all of them.
+ * Lock order: lease, heap, table (here), sweep, publish, stripe, claim, drains, threads, housekeeper. Fork takes all of them.
  */
 #include "domain.h"
 
@@ -32,6 +32,7 @@
 
 #define HEADER_BYTES 4096u
 #define TABLES_AT 8192u
+#define TABLES 8
 #define LEAST_WINDOW (UINT64_C(1) << 20)
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards the two below */
@@ -46,18 +47,15 @@ static uint64_t hint_words(uint32_t descriptors) { return descriptors / 4096 + d
 static uint64_t rounded(uint64_t n) { return (n + 4095) & ~UINT64_C(4095); }
 
 /* Where the tables are, relative to the file's start; the file's size is returned. */
-static uint64_t layout(const struct isti_control_header *h, uint64_t at[7]) {
-    uint64_t sizes[7] = {
-        h->members * sizeof(struct isti_member),
-        h->windows * sizeof(struct isti_window_row),
-        h->descriptors * sizeof(struct isti_descriptor),
-        h->windows * hint_words(h->descriptors) * 8,
-        h->tickets * sizeof(struct isti_ticket),
-        h->names * sizeof(struct isti_name),
-        h->waiter_buckets * sizeof(struct isti_waiter_bucket),
+static uint64_t layout(const struct isti_control_header *h, uint64_t at[TABLES]) {
+    uint64_t sizes[TABLES] = {
+        h->members * sizeof(struct isti_member),         h->windows * sizeof(struct isti_window_row),
+        h->descriptors * sizeof(struct isti_descriptor), h->windows * hint_words(h->descriptors) * 8,
+        h->tickets * sizeof(struct isti_ticket),         h->names * sizeof(struct isti_name),
+        h->queues * sizeof(struct isti_queue_row),       h->waiter_buckets * sizeof(struct isti_waiter_bucket),
     };
     uint64_t end = TABLES_AT;
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < TABLES; i++) {
         at[i] = end;
         end += rounded(sizes[i]);
     }
@@ -67,10 +65,10 @@ static uint64_t layout(const struct isti_control_header *h, uint64_t at[7]) {
 static bool power_of_two(uint64_t n) { return n != 0 && (n & (n - 1)) == 0; }
 
 static bool header_makes_sense(const struct isti_control_header *h, uint64_t size) {
-    uint64_t at[7];
+    uint64_t at[TABLES];
     return h->magic == ISTI_CONTROL_MAGIC && h->version == ISTI_CONTROL_VERSION && h->members - 1u < ISTI_MEMBERS &&
            h->descriptors >= ISTI_DESCRIPTORS_LEAST && h->descriptors <= ISTI_DESCRIPTORS && power_of_two(h->descriptors) &&
-           h->windows - 1u < ISTI_WINDOWS && h->tickets - 1u < ISTI_TICKETS && h->names - 1u < ISTI_NAMES &&
+           h->windows - 1u < ISTI_WINDOWS && h->tickets - 1u < ISTI_TICKETS && h->names - 1u < ISTI_NAMES && h->queues - 1u < ISTI_QUEUES &&
            h->waiter_buckets <= ISTI_WAITER_BUCKETS && power_of_two(h->waiter_buckets) && h->window_size >= LEAST_WINDOW &&
            h->window_size % 65536 == 0 && h->window_size <= (UINT64_C(1) << 62) / h->windows && layout(h, at) == size;
 }
@@ -78,6 +76,8 @@ static bool header_makes_sense(const struct isti_control_header *h, uint64_t siz
 /* ---- the process-local side */
 
 static void unmap_tables(struct isti_domain *d) {
+    if (d->drain_rows != NULL)
+        isti_os.munmap(d->drain_rows, d->queues * sizeof *d->drain_rows);
     if (d->free_rows != NULL)
         isti_os.munmap(d->free_rows, d->descriptors * sizeof *d->free_rows);
     if (d->given != NULL)
@@ -88,6 +88,7 @@ static void unmap_tables(struct isti_domain *d) {
         isti_os.munmap(d->control, d->control_size);
     if (d->control_fd >= 0)
         isti_os.close(d->control_fd);
+    d->drain_rows = NULL;
     d->free_rows = NULL;
     d->given = NULL;
     d->entries = NULL;
@@ -100,6 +101,7 @@ void isti_domain_close(struct isti_domain *d) {
     if (d->data_fd >= 0)
         isti_os.close(d->data_fd);
     pthread_mutex_destroy(&d->claim);
+    pthread_mutex_destroy(&d->drains);
     isti_os.free(d);
 }
 
@@ -108,6 +110,7 @@ static struct isti_domain *new_domain(void) {
     if (d != NULL) {
         d->control_fd = d->data_fd = -1;
         pthread_mutex_init(&d->claim, NULL);
+        pthread_mutex_init(&d->drains, NULL);
     }
     return d;
 }
@@ -122,7 +125,7 @@ static void *private_table(size_t size) {
 
 /* Maps the tables; h is bounded. */
 static int map_tables(struct isti_domain *d, const struct isti_control_header *h) {
-    uint64_t at[7];
+    uint64_t at[TABLES];
     size_t size = (size_t)layout(h, at);
     char *p = isti_os.mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, d->control_fd, 0);
     if (p == MAP_FAILED)
@@ -136,6 +139,7 @@ static int map_tables(struct isti_domain *d, const struct isti_control_header *h
     d->tickets = h->tickets;
     d->names = h->names;
     d->waiter_buckets = h->waiter_buckets;
+    d->queues = h->queues;
     d->window_size = h->window_size;
     memcpy(d->id, h->id, sizeof d->id);
     d->marks = (struct isti_control_marks *)(void *)(p + HEADER_BYTES);
@@ -145,11 +149,13 @@ static int map_tables(struct isti_domain *d, const struct isti_control_header *h
     d->hints = (_Atomic(uint64_t) *)(void *)(p + at[3]);
     d->ticket_rows = (struct isti_ticket *)(void *)(p + at[4]);
     d->name_rows = (struct isti_name *)(void *)(p + at[5]);
-    d->waiter_rows = (struct isti_waiter_bucket *)(void *)(p + at[6]);
+    d->waiter_rows = (struct isti_waiter_bucket *)(void *)(p + at[7]);
+    d->queue_rows = (struct isti_queue_row *)(void *)(p + at[6]);
     d->entries = private_table(d->descriptors * sizeof *d->entries);
     d->given = private_table(d->descriptors * sizeof *d->given);
     d->free_rows = private_table(d->descriptors * sizeof *d->free_rows);
-    return d->entries == NULL || d->given == NULL || d->free_rows == NULL ? -ENOMEM : 0;
+    d->drain_rows = private_table(d->queues * sizeof *d->drain_rows);
+    return d->entries == NULL || d->given == NULL || d->free_rows == NULL || d->drain_rows == NULL ? -ENOMEM : 0;
 }
 
 static int identify(int fd, uint64_t *device, uint64_t *inode, uint64_t *size) {
@@ -209,7 +215,7 @@ static void fit_windows(struct isti_control_header *h) {
 static void fit_tables(struct isti_control_header *h) {
     const uint64_t space = limit_of(RLIMIT_AS), file = limit_of(RLIMIT_FSIZE);
     const uint64_t per_row = sizeof(struct isti_entry) + sizeof(struct isti_given) + sizeof(uint32_t);
-    uint64_t at[7];
+    uint64_t at[TABLES];
     for (;;) {
         uint64_t size = layout(h, at);
         if (size <= file && (space == UINT64_MAX || size + h->descriptors * per_row <= space / 8))
@@ -222,6 +228,8 @@ static void fit_tables(struct isti_control_header *h) {
             h->names /= 2;
         else if (h->waiter_buckets > 4)
             h->waiter_buckets /= 2;
+        else if (h->queues > 16)
+            h->queues /= 2;
         else
             return;
     }
@@ -246,7 +254,7 @@ static int make_file(const char *name, uint64_t size, int *out) {
 }
 
 static int make_files(struct isti_domain *d, struct isti_control_header *h) {
-    uint64_t at[7], ignored;
+    uint64_t at[TABLES], ignored;
     fit_windows(h);
     int error = make_file(DATA_NAME, h->windows * h->window_size, &d->data_fd);
     if (error == 0)
@@ -283,6 +291,7 @@ static int make(struct isti_domain **out) {
         .tickets = ISTI_TICKETS,
         .names = ISTI_NAMES,
         .waiter_buckets = ISTI_WAITER_BUCKETS,
+        .queues = ISTI_QUEUES,
         .window_size = isti_heap_wanted() > ISTI_WINDOW_DEFAULT ? isti_heap_wanted() : ISTI_WINDOW_DEFAULT,
     };
     struct isti_domain *d = new_domain();
@@ -382,14 +391,18 @@ static int open_data(struct isti_domain *d) {
     return error;
 }
 
-static bool is_file(int fd, uint64_t device, uint64_t inode) {
+/* -1: the system doesn't tell; then it isn't opened anew either, as it may well be there. */
+static int is_file(int fd, uint64_t device, uint64_t inode) {
     struct stat st;
-    return isti_os.fstat(fd, &st) == 0 && (uint64_t)st.st_dev == device && (uint64_t)st.st_ino == inode;
+    if (isti_os.fstat(fd, &st) != 0)
+        return errno == EBADF ? 0 : -1;
+    return (uint64_t)st.st_dev == device && (uint64_t)st.st_ino == inode;
 }
 
 bool isti_domain_has_control(struct isti_domain *d) {
-    if (is_file(d->control_fd, d->control_device, d->control_inode))
-        return true;
+    const int there = is_file(d->control_fd, d->control_device, d->control_inode);
+    if (there != 0)
+        return there > 0;
     for (uint32_t m = 0; m < isti_members_high(d); m++) {
         struct isti_member *row = &d->member_rows[m];
         /* relaxed, all: as in open_data */
@@ -397,7 +410,7 @@ bool isti_domain_has_control(struct isti_domain *d) {
             continue;
         int fd = open_peer(atomic_load_explicit(&row->pid, memory_order_relaxed),
                            atomic_load_explicit(&row->control_fd, memory_order_relaxed), CONTROL_NAME);
-        if (fd >= 0 && is_file(fd, d->control_device, d->control_inode)) {
+        if (fd >= 0 && is_file(fd, d->control_device, d->control_inode) > 0) {
             d->control_fd = fd;
             isti_member_sign(d);
             return true;
@@ -409,8 +422,9 @@ bool isti_domain_has_control(struct isti_domain *d) {
 }
 
 bool isti_domain_has_data(struct isti_domain *d) {
-    if (is_file(d->data_fd, d->data_device, d->data_inode))
-        return true;
+    const int there = is_file(d->data_fd, d->data_device, d->data_inode);
+    if (there != 0)
+        return there > 0;
     if (open_data(d) != 0)
         return false;
     isti_member_sign(d);
@@ -639,8 +653,10 @@ void isti_domain_fork_prepare(void) {
     pthread_mutex_lock(&isti_sweep_mutex);
     isti_descriptor_fork_lock();
     uint32_t at = 0;
-    for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;)
+    for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;) {
         pthread_mutex_lock(&d->claim);
+        pthread_mutex_lock(&d->drains);
+    }
     handed_over = isti_segment_fork_publish();
     IST_POINT(FORK_PUBLISHED);
     at = 0;
@@ -658,6 +674,7 @@ void isti_domain_fork_parent(void) {
         /* the child has its own mapping of it; if fork failed nobody has, and the place is swept as a dead process's */
         isti_anchor_drop(d->child_anchor);
         d->child_anchor = NULL;
+        pthread_mutex_unlock(&d->drains);
         pthread_mutex_unlock(&d->claim);
     }
     isti_descriptor_fork_unlock();
@@ -697,6 +714,7 @@ void isti_domain_fork_child(void) {
         struct isti_domain *d = atomic_load_explicit(&rows[n], memory_order_relaxed);
         if (d == NULL || d->epoch != ist_process_epoch() - 1)
             continue;
+        pthread_mutex_unlock(&d->drains);
         pthread_mutex_unlock(&d->claim);
         if (!handed_over) {
             isti_anchor_drop(d->child_anchor);
@@ -716,6 +734,9 @@ void isti_domain_fork_child(void) {
         d->window_taken = false;
         isti_os.madvise(d->given, d->descriptors * sizeof *d->given, MADV_DONTNEED); /* private and anonymous: zero from here on */
         d->free_count = d->fresh = d->fresh_end = 0;
+        isti_os.madvise(d->drain_rows, d->queues * sizeof *d->drain_rows, MADV_DONTNEED); /* they are the parent's to drain */
+        d->drain_first = 0;
+        d->draining = false;
         d->shares_probe = !own_probe(d);
         d->struck_seen = atomic_load_explicit(&d->member_rows[d->me].struck, memory_order_relaxed);
         isti_member_sign(d);

@@ -28,6 +28,13 @@ struct isti_given {
     uint64_t size;
 };
 
+/* Row q of the list of queues to be drained. */
+struct isti_drain {
+    uint32_t descriptor; /* index + 1; 0: not in the list */
+    uint32_t generation;
+    uint32_t next; /* row + 1 */
+};
+
 struct isti_domain {
     uint8_t id[16];
     uint32_t number;   /* in this process's table of domains */
@@ -40,7 +47,7 @@ struct isti_domain {
     uint64_t control_device, control_inode, data_device, data_inode;
     char *control;
     size_t control_size;
-    uint32_t members, descriptors, windows, tickets, names, waiter_buckets; /* rows: copied from the header and bounded */
+    uint32_t members, descriptors, windows, tickets, names, queues, waiter_buckets; /* rows: copied from the header and bounded */
     uint64_t window_size;
     struct isti_control_marks *marks;
     struct isti_member *member_rows;
@@ -50,6 +57,7 @@ struct isti_domain {
     struct isti_ticket *ticket_rows;
     struct isti_name *name_rows;
     struct isti_waiter_bucket *waiter_rows;
+    struct isti_queue_row *queue_rows;
     struct isti_entry *entries;
     struct isti_given *given;
     void *anchor;        /* the mapping that keeps our member's byte lock */
@@ -67,7 +75,13 @@ struct isti_domain {
     /* free rows that this process knows of, as many as there are at most; guarded by `claim` */
     pthread_mutex_t claim;
     uint32_t free_count, fresh, fresh_end, cursor, cursor_tickets;
+    _Atomic(uint32_t) cursor_queues;
     uint32_t *free_rows;
+    /* queues that nobody holds and that this process is to drain (ring.c); a list by rows of the table of queues; guarded by `drains` */
+    pthread_mutex_t drains;
+    bool draining;
+    uint32_t drain_first; /* row + 1; 0: none */
+    struct isti_drain *drain_rows;
 };
 
 /* Threads may look while another opens the heap. acquire: pairs with open_heap's release, window and window_mapped are there. */
@@ -128,6 +142,11 @@ void isti_try_free(struct isti_domain *d, uint32_t index);
 void isti_unhold(struct isti_domain *d, uint32_t index, uint32_t member);
 /* DEAD of this process's window → FREE, and the block back to the heap. */
 void isti_give_back(struct isti_domain *d, uint32_t index);
+/* A row in RESV of ours, which isn't published; -ENOSPC. And its way back to FREE. */
+int isti_row_claim(struct isti_domain *d, uint32_t *index, uint32_t *generation);
+void isti_row_unclaim(struct isti_domain *d, uint32_t index, uint32_t generation);
+/* DRAIN of a queue that is empty → DEAD, and on from there. */
+void isti_row_drained(struct isti_domain *d, uint32_t index, uint32_t generation);
 /* A FREE row for later use. */
 void isti_row_free(struct isti_domain *d, uint32_t index);
 uint32_t isti_descriptors_high(struct isti_domain *d);
@@ -135,6 +154,28 @@ uint32_t isti_holders(struct isti_domain *d, uint32_t index);
 bool isti_held_by_living(struct isti_domain *d, uint32_t index);
 uint64_t isti_processes_count(void);
 int isti_descriptor_readonly(struct isti_domain *d, uint32_t index, size_t size, const void **out);
+
+/* ---- flight.c: marks of messages under way */
+
+/* Marks d as referred to by a message at `position` of queue q. The caller holds it and has claimed that position. -ENOSPC, -EBADMSG. */
+int isti_flight_mark(struct isti_domain *d, uint32_t index, uint32_t generation, uint32_t q, uint64_t position);
+bool isti_in_flight(struct isti_domain *d, struct isti_descriptor *row);
+void isti_flights_clear(struct isti_descriptor *row); /* in RESV */
+/* (index, generation) is over: its extensions, from the one in `word` on, go. */
+void isti_flights_end(struct isti_domain *d, uint32_t index, uint32_t generation, uint64_t word);
+/* For a sweep: the extension `index` goes if its segment is over. */
+void isti_flights_sweep(struct isti_domain *d, uint32_t index);
+
+/* ---- ring.c: what a queue's descriptor needs of its ring */
+
+/* A row of the table of queues for descriptor (index, generation), which is ours in RESV; `ring` learns where it begins. -ENOSPC. */
+int isti_queue_row_claim(struct isti_domain *d, uint32_t index, uint32_t generation, void *ring, uint32_t *q);
+/* (index, generation) has just become DRAIN of ours: it is emptied, now or by our thread that is at such a thing. Never recurses. */
+void isti_ring_end(struct isti_domain *d, uint32_t index, uint32_t generation);
+/* Goes on with what couldn't be drained before. */
+void isti_rings_drain(struct isti_domain *d);
+/* For the sweep of m, which holds the queue `index`: what it was writing there counts as skipped. -ENOMEM: couldn't look. */
+int isti_ring_sweep(struct isti_domain *d, uint32_t index, uint32_t m);
 
 /* ---- window.c */
 uint32_t isti_windows_high(struct isti_domain *d);
@@ -147,7 +188,8 @@ void isti_hint(struct isti_domain *d, uint32_t window, uint32_t index);
 void isti_window_take_hints(struct isti_domain *d);
 /* What a window without an owner can give back; its byte lock is tried. */
 void isti_window_reclaim(struct isti_domain *d, uint32_t window);
-void isti_window_punch(struct isti_domain *d, uint64_t begin, uint64_t end); /* whole pages inside */
+/* Whole pages inside. Where it fails the memory stays until its place is used again. */
+int isti_window_punch(struct isti_domain *d, uint64_t begin, uint64_t end);
 
 /* ---- ticket.c */
 int isti_ticket_take(struct isti_domain *d, uint32_t index, uint32_t generation, uint64_t deadline, uint64_t *number);

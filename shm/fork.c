@@ -7,7 +7,7 @@
  *   epoch page = 0, 0                         in a child whose handlers didn't run
  *   epoch page = memory epoch, process epoch  otherwise; the second grows by one in each generation of children
  *
- * Lock order: lease, heap, domains (domain.c has the order within), threads, housekeeper, mapped files; then jemalloc's own, which it takes in a prepare
+ * Lock order: listen, lease, heap, domains (domain.c has the order within), threads, housekeeper, mapped files; then jemalloc's own, which it takes in a prepare
  * handler of its own. Prepare handlers run in the reverse order of registration, so jemalloc must have registered first: it is started here
  * before we register.
  */
@@ -35,6 +35,7 @@ static void (*calls[CALLS])(void);
 static _Atomic(uint32_t) call_count;
 
 static void prepare(void) {
+    isti_listen_fork_prepare();
     isti_lease_fork_prepare();
     isti_heap_fork_prepare();
     isti_domain_fork_prepare();
@@ -50,6 +51,7 @@ static void parent(void) {
     isti_domain_fork_parent();
     isti_heap_fork_parent();
     isti_lease_fork_parent();
+    isti_listen_fork_parent();
 }
 
 static void child(void) {
@@ -63,6 +65,7 @@ static void child(void) {
     isti_domain_fork_child();
     isti_heap_fork_child();
     isti_lease_fork_child();
+    isti_listen_fork_child();
     /* relaxed: the child has one thread */
     for (uint32_t i = 0; i < atomic_load_explicit(&call_count, memory_order_relaxed); i++)
         calls[i]();

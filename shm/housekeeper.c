@@ -16,6 +16,7 @@
 #include "fork.h"
 #include "heap.h"
 #include "os.h"
+#include "queue.h"
 
 #include <isthmus/lease.h>
 #include <pthread.h>
@@ -43,9 +44,12 @@ static void sweep_again(void);
 /* What other processes left for us, and the dead. */
 static void attend(bool sweep) {
     isti_lease_poll();
+    isti_listen_poll();
     uint32_t at = 0;
-    for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;)
+    for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;) {
+        isti_rings_drain(d);
         isti_window_take_hints(d);
+    }
     if (sweep)
         isti_sweep_all();
     if (isti_sweep_needed())

@@ -4,12 +4,14 @@
 #include "sanitizer.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <jemalloc/jemalloc.h>
 #include <linux/futex.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
@@ -58,13 +60,18 @@ static uint64_t os_now(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static void os_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline) {
+static int os_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline) {
     struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000u), .tv_nsec = (long)(deadline % 1000000000u)};
     /* FUTEX_WAIT_BITSET, as it takes an absolute time. Not private: the housekeeper's word is in shared memory */
-    syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, deadline == UINT64_MAX ? NULL : &until, NULL, FUTEX_BITSET_MATCH_ANY);
+    long result =
+        syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, deadline == UINT64_MAX ? NULL : &until, NULL, FUTEX_BITSET_MATCH_ANY);
+    return result == 0 ? 0 : errno;
 }
 
-static void os_futex_wake(_Atomic(uint32_t) *word, int waiters) { syscall(SYS_futex, word, FUTEX_WAKE, waiters, NULL, NULL, 0); }
+static int os_futex_wake(_Atomic(uint32_t) *word, int waiters) {
+    long woken = syscall(SYS_futex, word, FUTEX_WAKE, waiters, NULL, NULL, 0);
+    return woken < 0 ? 0 : (int)woken;
+}
 
 /* AddressSanitizer's allocator has no handlers for fork, and a thread that starts allocates: forked meanwhile, the child would wait for the
  * allocator's lock for ever. With it a thread counts as created only when it runs.
@@ -134,6 +141,9 @@ struct isti_os isti_os = {
     .closedir = os_closedir,
     .lock = os_lock,
     .lock_test = os_lock_test,
+    .eventfd = eventfd,
+    .read = read,
+    .write = write,
     .getrandom = getrandom,
     .now = os_now,
     .futex_wait = os_futex_wait,

@@ -36,11 +36,15 @@ struct isti_os {
     int (*closedir)(void *directory);
     int (*lock)(int fd, short type, int64_t byte);  /* fcntl(F_OFD_SETLK) of one byte: F_WRLCK, F_UNLCK */
     int (*lock_test)(int fd, int64_t byte);         /* 1: somebody else's open file description has it, 0: nobody's, -1 */
+    int (*eventfd)(unsigned value, int flags);
+    ssize_t (*read)(int fd, void *bytes, size_t size);
+    ssize_t (*write)(int fd, const void *bytes, size_t size);
     ssize_t (*getrandom)(void *bytes, size_t size, unsigned flags);
     uint64_t (*now)(void); /* nanoseconds on the monotonic clock; never fails */
-    /* Sleeps while *word == expected, at most until `deadline` on that clock (UINT64_MAX: no end). Spurious returns are allowed. */
-    void (*futex_wait)(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline);
-    void (*futex_wake)(_Atomic(uint32_t) *word, int waiters);
+    /* Sleeps while *word == expected, at most until `deadline` on that clock (UINT64_MAX: no end). Spurious returns are allowed. 0, or why
+     * it didn't sleep on: EAGAIN, ETIMEDOUT, EINTR. */
+    int (*futex_wait)(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline);
+    int (*futex_wake)(_Atomic(uint32_t) *word, int waiters); /* how many it woke; never fails */
     int (*thread_create)(void *(*run)(void *), void *argument); /* detached, all signals blocked; 0 or an errno, as pthread_create */
     void *(*calloc)(size_t count, size_t size);
     void (*free)(void *block);

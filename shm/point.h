@@ -8,6 +8,11 @@
 
 /* clang-format off */
 #define ISTI_POINTS(X)                                                                                                                     \
+    X(QUEUE_ROW_CLAIMED) X(FLIGHT_MARKED) X(FLIGHT_MOVED) X(FLIGHTS_FILLED) X(FLIGHTS_LINKED) X(FLIGHTS_ENDED)                             \
+    X(PUT_CLAIMED) X(PUT_TAIL) X(PUT_BODY) X(PUT_MARKED) X(PUT_FULL) X(PUT_WOKEN)                                          \
+    X(GET_HELD) X(GET_TAKEN) X(GET_WOKEN) X(PASS_COUNTED) X(PASS_HELD) X(PASS_PASSED) X(PASS_FREED)                                        \
+    X(DRAIN_BEGUN) X(DRAIN_EMPTY) X(PUNCH_CLAIMED) X(PUNCH_PUNCHED) X(PUNCH_MOVED) X(SHUTDOWN_SET) X(SHUTDOWN_DROPPED) X(DONE_COUNTED)     \
+    X(WAIT_ANNOUNCED) X(LISTEN_ARMED) X(SWEEP_SKIPPED) X(SWEEP_DRAIN)                                                                                                     \
     X(JOIN_LOCKED)                                                                                                                         \
     X(JOIN_RAISED) X(JOIN_DIRTY) X(WINDOW_LOCKED) X(WINDOW_RAISED) X(WINDOW_TAKEN) X(PUBLISH_RAISED) X(PUBLISH_RESERVED)                   \
         X(PUBLISH_WRITTEN) X(PUBLISH_HELD) X(PUBLISH_LIVE) X(PUBLISH_DONE) X(HOLD_SET) X(HOLD_MOVED) X(HOLD_REFUSED) X(ATTACH_DONE)        \

@@ -25,8 +25,8 @@ static bool is_in(uint32_t index, const uint32_t *sorted, int64_t n) {
     return false;
 }
 
-/* What the dead m was doing with descriptor `index` is ended. */
-static void sweep_row(struct isti_domain *d, uint32_t m, uint32_t index, bool keep_bit) {
+/* What the dead m was doing with descriptor `index` is ended; false: it couldn't be, and m's bit stays. */
+static bool sweep_row(struct isti_domain *d, uint32_t m, uint32_t index, bool keep_bit) {
     struct isti_descriptor *row = &d->descriptor_rows[index];
     /* acquire: pairs with m's last steps */
     uint64_t s = atomic_load_explicit(&row->state, memory_order_acquire);
@@ -44,7 +44,22 @@ static void sweep_row(struct isti_domain *d, uint32_t m, uint32_t index, bool ke
                                                 memory_order_relaxed);
         IST_POINT(SWEEP_PUNCH);
     }
-    if (!keep_bit && (atomic_load_explicit(&row->holders[m / 64], memory_order_relaxed) & UINT64_C(1) << m % 64) != 0) {
+    const bool held = (atomic_load_explicit(&row->holders[m / 64], memory_order_relaxed) & UINT64_C(1) << m % 64) != 0;
+    if (phase == ISTI_FLIGHTS)
+        isti_flights_sweep(d, index);
+    else if (phase == ISTI_DRAIN && isti_s_x(s) == m) {
+        /* acquire: pairs with m's last steps */
+        if (atomic_compare_exchange_strong_explicit(&row->state, &s, isti_s(isti_s_generation(s), ISTI_DRAIN, d->me), memory_order_acq_rel,
+                                                    memory_order_relaxed)) {
+            IST_POINT(SWEEP_DRAIN);
+            isti_ring_end(d, index, isti_s_generation(s));
+        }
+    }
+    /* relaxed: constant while S is LIVE */
+    else if (held && isti_s_live(s) && (atomic_load_explicit(&row->flags, memory_order_relaxed) & ISTI_PUBLISHED_QUEUE) != 0 &&
+             isti_ring_sweep(d, index, m) != 0)
+        return false; /* before the bit goes: whoever empties a queue that nobody holds takes what is half written for a dead one's */
+    if (!keep_bit && held) {
         isti_unhold(d, index, m);
         IST_POINT(SWEEP_CLEARED);
     } else
@@ -52,13 +67,14 @@ static void sweep_row(struct isti_domain *d, uint32_t m, uint32_t index, bool ke
     IST_POINT(SWEEP_FREED);
     s = atomic_load_explicit(&row->state, memory_order_acquire);
     if (isti_s_phase(s) != ISTI_DEAD)
-        return;
+        return true;
     if (atomic_load_explicit(&row->flags, memory_order_relaxed) & ISTI_PUBLISHED_LOCAL) {
         if (atomic_compare_exchange_strong_explicit(&row->state, &s, isti_s(isti_s_generation(s) + 1, ISTI_FREE, 0), memory_order_acq_rel,
                                                     memory_order_relaxed))
             isti_row_free(d, index);
     } else if (window < d->windows)
         isti_hint(d, window, index); /* it may have died before it could tell */
+    return true;
 }
 
 bool isti_sweep_held(struct isti_domain *d, uint32_t m) {
@@ -68,11 +84,12 @@ bool isti_sweep_held(struct isti_domain *d, uint32_t m) {
     int64_t left = isti_ticket_estate(d, m, isti_os.now(), &estate);
     if (left < 0)
         return false;
+    bool all = true;
     for (uint32_t i = 0, high = isti_descriptors_high(d); i < high; i++)
-        sweep_row(d, m, i, is_in(i, estate, left));
+        all = sweep_row(d, m, i, is_in(i, estate, left)) && all;
     isti_os.free(estate);
     IST_POINT(SWEEP_DESCRIPTORS);
-    if (left != 0)
+    if (left != 0 || !all)
         return false;
     /* It may have struck somebody's ticket and died before it could tell: everybody looks, whoever's that was. */
     for (uint32_t other = 0; other < isti_members_high(d); other++)
@@ -121,6 +138,7 @@ size_t isti_sweep_all(void) {
     uint32_t at = 0;
     for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;) {
         gone += isti_sweep_domain(d);
+        isti_rings_drain(d);
         isti_window_take_hints(d);
     }
     return gone;

@@ -118,7 +118,7 @@ static uint64_t load(const void *at, size_t size) {
     return atomic_load_explicit((const _Atomic(uint64_t) *)at, memory_order_seq_cst);
 }
 
-int ist_wait_begin(ist_segment s, size_t offset, const void *element, size_t size, uint64_t expected, ist_waiter *out) {
+int ist_wait_begin(ist_segment s, size_t offset, const void *element, size_t size, uint64_t expected, ist_wait *out) {
     if (ist_process_epoch() == 0)
         return -ENOTRECOVERABLE;
     const size_t end = ist_segment_size(s);
@@ -167,23 +167,23 @@ int ist_wait_begin(ist_segment s, size_t offset, const void *element, size_t siz
         word = with_state(word, RECHECK);
     }
     IST_POINT(WAIT_ASLEEP);
-    *out = (ist_waiter){.word = with_state(word, WAITING),
-                        .offset = offset,
-                        .domain = d->number,
-                        .row = index,
-                        .descriptor = e.descriptor,
-                        .generation = e.generation};
+    *out = (ist_wait){.word = with_state(word, WAITING),
+                      .offset = offset,
+                      .domain = d->number,
+                      .row = index,
+                      .descriptor = e.descriptor,
+                      .generation = e.generation};
     return 0;
 }
 
-static struct isti_waiter *registered(const ist_waiter *w, struct isti_domain **d) {
+static struct isti_waiter *registered(const ist_wait *w, struct isti_domain **d) {
     *d = isti_domain_by_number(w->domain);
     if (*d == NULL || member_of(w->word) != (*d)->me || w->row >= (*d)->waiter_buckets * ISTI_WAITERS)
         return NULL; /* a child's copy of its parent's wait, for one */
     return row_of(*d, w->row);
 }
 
-int ist_wait_on(ist_waiter *w, uint64_t deadline, uint64_t patience) {
+int ist_wait_on(ist_wait *w, uint64_t deadline, uint64_t patience) {
     struct isti_domain *d;
     struct isti_waiter *row = registered(w, &d);
     if (row == NULL)
@@ -327,7 +327,7 @@ static struct element element_of(struct isti_waiter *row) {
                             .offset = atomic_load_explicit(&row->offset, memory_order_relaxed)};
 }
 
-void ist_wait_cancel(ist_waiter *w) {
+void ist_wait_cancel(ist_wait *w) {
     struct isti_domain *d;
     struct isti_waiter *row = registered(w, &d);
     if (row == NULL || move(row, w->word, FREE))

@@ -155,12 +155,15 @@ void isti_window_take_hints(struct isti_domain *d) {
 
 /* ---- back to the system */
 
-void isti_window_punch(struct isti_domain *d, uint64_t begin, uint64_t end) {
+int isti_window_punch(struct isti_domain *d, uint64_t begin, uint64_t end) {
     const uint64_t page = isti_page_size();
     begin = (begin + page - 1) / page * page;
     end = end / page * page;
-    if (begin < end && isti_domain_has_data(d)) /* a failure leaves the memory where it is, until the segment's place is used again */
-        isti_os.fallocate(d->data_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)begin, (off_t)(end - begin));
+    if (begin >= end)
+        return 0;
+    if (!isti_domain_has_data(d))
+        return -EBADF;
+    return isti_os.fallocate(d->data_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)begin, (off_t)(end - begin)) == 0 ? 0 : -errno;
 }
 
 struct range {

@@ -21,28 +21,27 @@ extern "C" {
 #endif
 
 /* One wait; plain bytes of its thread, to be passed by address only. */
-typedef struct ist_waiter {
+typedef struct ist_wait {
     uint64_t word;             /* what its row holds while it sleeps */
     uint64_t offset;           /* of the element, in bytes */
     uint32_t domain, row;      /* where it is registered */
     uint32_t descriptor, generation;
-} ist_waiter;
+} ist_wait;
 
 /* Registers the calling thread as waiting on the `size` (4 or 8) bytes at `offset`, if they are `expected` (native byte order). `element`:
  * where they are mapped, if not at ist_segment_data + offset, as in memory that is read-only here; NULL: there.
  * Ownership: the caller owns a reference of the segment until the wait has ended. On success it ends by ist_wait_on or ist_wait_cancel.
  * Errors: -EAGAIN (the element is another), -EINVAL (size, an address that isn't a multiple of it, or outside), -ENOSPC (as many wait in this
  * domain as can), those of ist_segment_token. */
-IST_MUST_CHECK IST_API int ist_wait_begin(ist_segment s, size_t offset, const void *element, size_t size, uint64_t expected,
-                                          ist_waiter *out);
+IST_MUST_CHECK IST_API int ist_wait_begin(ist_segment s, size_t offset, const void *element, size_t size, uint64_t expected, ist_wait *out);
 
 /* Sleeps until the wait is notified, which ends it: 0; or until `deadline` (nanoseconds of the monotonic clock; UINT64_MAX: none), which ends
  * it as well: -ETIMEDOUT. -EINTR: `patience` nanoseconds have passed, or something else woke the thread, a signal for instance. Then the wait
  * goes on, in its place among the others: call again, or cancel. Blocking. */
-IST_MUST_CHECK IST_API int ist_wait_on(ist_waiter *w, uint64_t deadline, uint64_t patience);
+IST_MUST_CHECK IST_API int ist_wait_on(ist_wait *w, uint64_t deadline, uint64_t patience);
 
 /* Ends a wait. A notification that had come already goes to the next one that waits. */
-IST_API void ist_wait_cancel(ist_waiter *w);
+IST_API void ist_wait_cancel(ist_wait *w);
 
 /* Wakes up to `count` of those that wait on the element at `offset`, the longest waiting first, and writes how many to *woken.
  * The caller owns a reference. Never blocks. Errors: -EINVAL (outside), -ENOTRECOVERABLE. */

@@ -106,7 +106,7 @@ class dtype:
 @final
 class SegmentInfo(
     structseq[Any],
-    tuple[int, int, Literal["heap", "file", "foreign"], int, int, int | None, bool, bool, bool, int, int, tuple[int, int] | None, int],
+    tuple[int, int, Literal["heap", "file", "foreign", "queue"], int, int, int | None, bool, bool, bool, int, int, tuple[int, int] | None, int],
 ):
     __match_args__: Final = (
         "id",
@@ -130,7 +130,7 @@ class SegmentInfo(
     @property
     def generation(self) -> int: ...
     @property
-    def kind(self) -> Literal["heap", "file", "foreign"]: ...
+    def kind(self) -> Literal["heap", "file", "foreign", "queue"]: ...
     @property
     def size(self) -> int: ...
     @property

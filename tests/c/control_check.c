@@ -128,16 +128,45 @@ static bool place_makes_sense(struct look *l, uint32_t index, isti_phase phase) 
     return true;
 }
 
+/* A mark of (index, generation) that hasn't been passed: a message refers to it. */
+static bool message_waits(struct look *l, uint32_t index, uint32_t generation) {
+    struct isti_descriptor *row = &l->d->descriptor_rows[index];
+    for (unsigned n = 0; n < 1000; n++) {
+        for (size_t i = 0; i < 7; i++) {
+            uint64_t mark = get64(&row->flights[i]);
+            if (mark != 0 && mark >> 48 < l->d->queues && get64(&l->d->queue_rows[mark >> 48].head) < (mark & ((UINT64_C(1) << 48) - 1)))
+                return true;
+        }
+        uint64_t word = get64(&row->flights[7]);
+        if (word == 0 || (uint32_t)word - 1 >= l->descriptors)
+            return false;
+        row = &l->d->descriptor_rows[(uint32_t)word - 1];
+        if (get64(&row->state) != isti_s((uint32_t)(word >> 32), ISTI_FLIGHTS, 0) ||
+            get64(&row->offset) != ((uint64_t)generation << 32 | (index + 1)))
+            return false;
+    }
+    return false;
+}
+
+static bool extension_makes_sense(struct look *l, uint32_t index) {
+    const uint64_t target = get64(&l->d->descriptor_rows[index].offset);
+    const uint32_t of = (uint32_t)target - 1;
+    const uint64_t s = of < l->descriptors ? get64(&l->d->descriptor_rows[of].state) : 0;
+    if (!isti_s_live(s) || isti_s_generation(s) != target >> 32)
+        return FAIL(l, "descriptor %u is an extension of %u, which is %#llx", index, of, (unsigned long long)s);
+    return true;
+}
+
 static bool row_makes_sense(struct look *l, uint32_t index) {
     struct isti_descriptor *row = &l->d->descriptor_rows[index];
     const uint64_t s = get64(&row->state);
     const isti_phase phase = isti_s_phase(s);
     const bool quiet = (l->asked & CONTROL_QUIET) != 0;
     unsigned holders;
-    if (phase > ISTI_PUNCH)
+    if (phase > ISTI_FLIGHTS)
         return FAIL(l, "descriptor %u has no phase: %#llx", index, (unsigned long long)s);
-    if ((phase == ISTI_RESV || phase == ISTI_PUNCH) && (isti_s_x(s) >= l->members || !l->alive[isti_s_x(s)] || quiet) &&
-        !locked(l->d, ISTI_LOCK_MEMBER + (int64_t)isti_s_x(s)))
+    if ((phase == ISTI_RESV || phase == ISTI_PUNCH || phase == ISTI_DRAIN) &&
+        (isti_s_x(s) >= l->members || !l->alive[isti_s_x(s)] || quiet) && !locked(l->d, ISTI_LOCK_MEMBER + (int64_t)isti_s_x(s)))
         return FAIL(l, "descriptor %u is left in phase %d by the dead %u", index, (int)phase, isti_s_x(s));
     if (!holders_make_sense(l, index, &holders))
         return false;
@@ -150,18 +179,22 @@ static bool row_makes_sense(struct look *l, uint32_t index) {
                     get32(&row->window), get32(&l->d->window_rows[get32(&row->window) % l->d->windows].used),
                     get32(&l->d->window_rows[get32(&row->window) % l->d->windows].hinted),
                     locked(l->d, ISTI_LOCK_WINDOW + (int64_t)(get32(&row->window))) ? "" : "out");
-    if ((phase == ISTI_FREE) != (holders == 0))
+    if (phase != ISTI_FLIGHTS && phase != ISTI_DRAIN && (phase == ISTI_FREE) != (holders == 0) &&
+        (phase == ISTI_FREE || !message_waits(l, index, isti_s_generation(s))))
         return FAIL(l, "descriptor %u in phase %d has %u holders", index, (int)phase, holders);
-    for (size_t i = 0; i < 8; i++)
-        if (row->flights[i] != 0 || row->unused[0] != 0 || row->unused[1] != 0)
-            return FAIL(l, "descriptor %u has something in a reserved field", index);
+    if (row->unused != 0)
+        return FAIL(l, "descriptor %u has something in a reserved field", index);
+    if (phase == ISTI_DRAIN)
+        return FAIL(l, "queue %u is held by nobody and isn't empty yet", index);
+    if (phase == ISTI_FLIGHTS)
+        return extension_makes_sense(l, index);
     const bool growable = (get32(&row->flags) & ISTI_PUBLISHED_GROWABLE) != 0;
     if (phase != ISTI_FREE && get64(&row->current) > (growable ? get64(&row->length) : 0))
         return FAIL(l, "descriptor %u is %llu long of %llu", index, (unsigned long long)get64(&row->current),
                     (unsigned long long)get64(&row->length));
     if (phase == ISTI_FREE || get32(&row->flags) == ISTI_PUBLISHED_LOCAL)
         return true;
-    if ((get32(&row->flags) & ~ISTI_PUBLISHED_GROWABLE) != 0)
+    if (get32(&row->flags) != 0 && get32(&row->flags) != ISTI_PUBLISHED_GROWABLE && get32(&row->flags) != ISTI_PUBLISHED_QUEUE)
         return FAIL(l, "descriptor %u has flags %#x", index, get32(&row->flags));
     return place_makes_sense(l, index, phase);
 }

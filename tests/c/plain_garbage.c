@@ -7,10 +7,12 @@
 #include "control_check.h"
 #include "harness.h"
 #include "os.h"
+#include "ring.h"
 
 #include <errno.h>
 #include <isthmus/lease.h>
 #include <isthmus/process.h>
+#include <isthmus/queue.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdatomic.h>
@@ -20,7 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { ROUNDS = 80, HELD = 16, NOTES = 16, PATIENCE = 60 };
+enum { ROUNDS = 80, HELD = 16, NOTES = 16, QUEUES = 3, PATIENCE = 60 };
 
 struct note {
     ist_token token;
@@ -29,9 +31,10 @@ struct note {
 
 /* Shared by the processes of all games. Notes may be torn: tokens are garbage here anyway. */
 static struct board {
-    _Atomic(uint64_t) words, attached, refused, published;
+    _Atomic(uint64_t) words, attached, refused, published, put, got;
     _Atomic(uint32_t) over;
     struct note notes[NOTES];
+    ist_token queues[QUEUES];
 } *board;
 
 struct player {
@@ -39,6 +42,7 @@ struct player {
     ist_segment held[HELD];
     unsigned count;
     pid_t game;
+    ist_queue *q[QUEUES];
 };
 
 static uint64_t any(struct player *p, uint64_t n) { return (test_random(&p->random) >> 16) % n; }
@@ -169,7 +173,7 @@ static void exclusive(struct player *p) {
 }
 
 static void wait_one(struct player *p) {
-    ist_waiter w;
+    ist_wait w;
     uint64_t woken;
     if (p->count == 0)
         return;
@@ -184,6 +188,55 @@ static void wait_one(struct player *p) {
         else
             (void)!ist_wait_on(&w, 0, UINT64_MAX);
     }
+}
+
+static void let_go_of_queues(struct player *p) {
+    for (unsigned i = 0; i < QUEUES; i++) {
+        ist_queue_release(p->q[i]);
+        p->q[i] = NULL;
+    }
+}
+
+static void put_or_get(struct player *p) {
+    const unsigned i = (unsigned)any(p, QUEUES);
+    if (p->q[i] != NULL && any(p, 30) == 0) {
+        ist_queue_release(p->q[i]);
+        p->q[i] = NULL;
+    }
+    if (p->q[i] == NULL && ist_queue_attach(&board->queues[i], &p->q[i]) != 0) {
+        if (ist_queue_create(any(p, 3) * 700, &p->q[i]) != 0) {
+            p->q[i] = NULL;
+            return;
+        }
+        (void)!ist_segment_token(ist_queue_segment(p->q[i]), &board->queues[i]);
+    }
+    const uint64_t deadline = any(p, 4) == 0 ? test_now() + any(p, 2000000) : 0, what = any(p, 40);
+    if (what < 18) {
+        ist_segment list[12];
+        ist_queue_message m = {.tag = 1, .size = (uint8_t)any(p, 41), .many = list};
+        for (m.count = 0; p->count > 0 && m.count < any(p, 12); m.count++)
+            list[m.count] = p->held[any(p, p->count)];
+        if (any(p, 10) == 0)
+            list[m.count++] = ist_queue_segment(p->q[i]);
+        count(ist_queue_put(p->q[i], &m, deadline, NULL), &board->put);
+    } else if (what < 36) {
+        ist_queue_message m;
+        int error = ist_queue_get(p->q[i], &m, deadline, NULL);
+        count(error, &board->got);
+        if (error == 0) {
+            for (uint32_t n = 0; n < m.count; n++)
+                touch(p, (m.many != NULL ? m.many : m.few)[n]);
+            ist_queue_message_clear(&m);
+        }
+    } else if (what < 37) {
+        (void)!ist_queue_task_done(p->q[i]);
+    } else if (what < 38) {
+        (void)!ist_queue_join(p->q[i], deadline, NULL);
+    } else if (what < 39) {
+        ist_queue_info info;
+        ist_queue_read_info(p->q[i], &info);
+    } else if (any(p, 10) == 0)
+        (void)!ist_queue_shutdown(p->q[i], any(p, 2) == 0);
 }
 
 static void look(void) {
@@ -222,8 +275,10 @@ static void more_processes(struct player *p) {
 }
 
 static void step(struct player *p) {
-    uint64_t r = any(p, 64);
-    if (r < 12)
+    uint64_t r = any(p, 100);
+    if (r >= 64)
+        put_or_get(p);
+    else if (r < 12)
         make(p);
     else if (r < 24)
         tell(p);
@@ -255,6 +310,7 @@ struct garbage {
     struct isti_domain *d;
     char *control; /* a mapping of its own, so that the library's may be anything */
     uint64_t *random;
+    ist_queue *queue; /* one that the writer holds; NULL */
 };
 
 static uint64_t pick(struct garbage *g, uint64_t n) { return (test_random(g->random) >> 16) % n; }
@@ -307,6 +363,57 @@ static void in_descriptors(struct garbage *g) {
     case 10: put32(g, &row->flags, ISTI_PUBLISHED_GROWABLE); break;
     default: put64(g, (const uint64_t *)(const void *)row + pick(g, sizeof *row / 8), test_random(g->random));
     }
+}
+
+static void in_flights(struct garbage *g) {
+    uint32_t high = isti_descriptors_high(g->d);
+    struct isti_descriptor *row = &g->d->descriptor_rows[pick(g, high == 0 ? 1 : high)];
+    switch (pick(g, 4)) {
+    case 0: put64(g, &row->queue, pick(g, 2) == 0 ? pick(g, 6) : number(g)); break;
+    case 1: put64(g, &row->flights[7], pick(g, 5) << 32 | pick(g, high + 2)); break;
+    case 2: put64(g, &row->flights[7], number(g)); break;
+    default: put64(g, &row->flights[pick(g, 7)], pick(g, 6) << 48 | number(g) >> 16);
+    }
+}
+
+static void in_queues(struct garbage *g) {
+    struct isti_queue_row *row = &g->d->queue_rows[pick(g, 6)];
+    uint64_t head = atomic_load_explicit(&row->head, memory_order_relaxed), tail = atomic_load_explicit(&row->tail, memory_order_relaxed);
+    switch (pick(g, 6)) {
+    case 0: put64(g, &row->head, tail + pick(g, 5) - 2); break;
+    case 1: put64(g, &row->tail, head + pick(g, 5) - 2); break;
+    case 2: put64(g, &row->head, number(g)); break;
+    case 3: put64(g, &row->tail, number(g)); break;
+    case 4: put64(g, &row->owner, pick(g, 4) << 32 | pick(g, 64)); break;
+    default: put64(g, &row->owner, number(g));
+    }
+}
+
+/* The memory of a ring, which the writer has mapped as everybody has. */
+static void in_rings(struct garbage *g) {
+    if (g->queue == NULL)
+        return;
+    struct isti_ring *ring = ist_segment_data(ist_queue_segment(g->queue));
+    struct isti_ring_slot *slots = (struct isti_ring_slot *)(void *)(ring + 1);
+    const struct isti_queue_row *row = &g->d->queue_rows[pick(g, 6)];
+    uint64_t position = atomic_load_explicit(&row->head, memory_order_relaxed) + pick(g, 4) - 1,
+             at = pick(g, 2) == 0 ? pick(g, 8) : position & 7;
+    _Atomic(uint64_t) *word = (_Atomic(uint64_t) *)(void *)ring + pick(g, sizeof *ring / 8);
+    switch (pick(g, 5)) {
+    case 0: break;
+    case 1: word = &slots[at].word; break;
+    case 2: word = &slots[at].body[0]; break;
+    default: word = &slots[at].body[pick(g, ISTI_BODY)];
+    }
+    uint64_t value = number(g);
+    if (word == &slots[at].word && pick(g, 4) != 0)
+        value = isti_slot_word(position, (isti_slot_state)pick(g, 5), (uint32_t)pick(g, 20));
+    if (word == &slots[at].body[0] && pick(g, 4) != 0)
+        value = isti_header_word((struct isti_header){1, (uint8_t)pick(g, 50), (uint8_t)pick(g, 8), pick(g, 2) == 0});
+    if (word > &slots[at].body[0] && pick(g, 2) == 0)
+        value = isti_ref((uint32_t)pick(g, 64), (uint32_t)pick(g, 4));
+    atomic_store_explicit(word, value, memory_order_relaxed); /* relaxed: garbage */
+    atomic_fetch_add_explicit(&board->words, 1, memory_order_relaxed);
 }
 
 static void in_tickets(struct garbage *g) {
@@ -369,24 +476,27 @@ static void in_windows(struct garbage *g) {
 }
 
 static void in_marks(struct garbage *g) {
-    _Atomic(uint32_t) *marks[] = {&g->d->marks->members, &g->d->marks->descriptors, &g->d->marks->windows, &g->d->marks->tickets,
-                                  &g->d->marks->names};
-    put32(g, marks[pick(g, 5)], pick(g, 4) == 0 ? number(g) : pick(g, 40));
+    _Atomic(uint32_t) *marks[] = {&g->d->marks->members, &g->d->marks->descriptors, &g->d->marks->windows,
+                                  &g->d->marks->tickets, &g->d->marks->names,       &g->d->marks->queues};
+    put32(g, marks[pick(g, 6)], pick(g, 4) == 0 ? number(g) : pick(g, 40));
 }
 
 /* Read by whoever comes new, and by whoever looks for a name. */
 static void in_header(struct garbage *g) {
     const uint32_t *word = (const uint32_t *)(const void *)g->d->control;
     switch (pick(g, 3)) {
-    case 0: put32(g, word + 8 + pick(g, 4), test_random(g->random)); break; /* of the id: taken for another domain */
+    case 0:
+        put32(g, word + offsetof(struct isti_control_header, id) / 4 + pick(g, 4), test_random(g->random));
+        break; /* of the id: taken for another domain */
     case 1: put32(g, word + pick(g, sizeof(struct isti_control_header) / 4), number(g)); break;
     default: put32(g, word + pick(g, 1024), test_random(g->random));
     }
 }
 
 static void write_garbage(struct garbage *g) {
-    static void (*const places[])(struct garbage *) = {in_descriptors, in_descriptors, in_descriptors, in_descriptors, in_tickets,
-                                                       in_tickets,     in_names,       in_members,     in_windows,     in_waiters};
+    static void (*const places[])(struct garbage *) = {
+        in_descriptors, in_descriptors, in_descriptors, in_descriptors, in_tickets, in_tickets, in_names, in_members,
+        in_windows,     in_flights,     in_queues,      in_queues,      in_rings,   in_rings,   in_rings, in_waiters};
     uint64_t r = pick(g, 40);
     if (r == 0)
         in_marks(g);
@@ -414,6 +524,7 @@ static void game(void *argument) {
     CHECK_EQ(ist_domain_join(), 0);
     ist_lease_set_duration(UINT64_C(3000000));
     memset(board->notes, 0, sizeof board->notes);
+    memset(board->queues, 0, sizeof board->queues);
     atomic_store_explicit(&board->over, 0, memory_order_relaxed);
     pid_t other = fork();
     CHECK(other >= 0, "fork: %s", strerror(errno));
@@ -425,11 +536,13 @@ static void game(void *argument) {
     for (unsigned i = 0; i < 60; i++)
         step(&p);
     for (unsigned round = 0; round < ROUNDS; round++) {
+        g.queue = p.q[pick(&g, QUEUES)];
         for (uint64_t n = 1 + pick(&g, 4); n > 0; n--)
             write_garbage(&g);
         for (unsigned i = 0; i < 6; i++)
             step(&p);
     }
+    let_go_of_queues(&p);
     while (p.count > 0)
         release(&p);
     atomic_store_explicit(&board->over, 1, memory_order_relaxed);
@@ -465,9 +578,9 @@ int main(int argc, char **argv) {
         int status = test_in_child(game, &of_game, PATIENCE + 10);
         CHECK(status == 0, "game %u ended with %#x", games, status);
     }
-    printf("%u games of %d rounds, %llu words of garbage; %llu published, %llu attached, %llu calls refused\n", games, (int)ROUNDS,
-           (unsigned long long)board->words, (unsigned long long)board->published, (unsigned long long)board->attached,
-           (unsigned long long)board->refused);
-    CHECK(board->attached > 100 && board->refused > 100 && board->published > 100);
+    printf("%u games of %d rounds, %llu words of garbage; %llu published, %llu attached, %llu put, %llu got, %llu calls refused\n", games,
+           (int)ROUNDS, (unsigned long long)board->words, (unsigned long long)board->published, (unsigned long long)board->attached,
+           (unsigned long long)board->put, (unsigned long long)board->got, (unsigned long long)board->refused);
+    CHECK(board->put > 100 && board->got > 100 && board->attached > 100 && board->refused > 100 && board->published > 100);
     return 0;
 }

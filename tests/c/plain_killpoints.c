@@ -10,6 +10,7 @@
 #include "os.h"
 #include "point.h"
 #include "swarm.h"
+#include "victim.h"
 
 #include <errno.h>
 #include <isthmus/lease.h>
@@ -38,6 +39,7 @@ struct stage {
     struct swarm_note growing;            /* a growable one of the supervisor's, which everybody grows by 8 bytes */
     struct swarm_note own[OWN];           /* the victim's */
     struct pair pairs[PAIRS];
+    ist_token queue;                      /* the supervisor's, for everybody */
     _Atomic(uint32_t) pause, paused, over; /* the worker's orders */
 };
 
@@ -71,7 +73,7 @@ static void attach_standing(struct stage *st) {
 /* ---- helpers: children of the victim. Each goes its way to the end also when the victim dies. */
 
 /* Waits for the victim; without it the helper just ends, holding what it holds. */
-static void wait_for_victim(_Atomic(uint32_t) *go, pid_t victim) {
+void victim_helper_waits(_Atomic(uint32_t) *go, pid_t victim) {
     while (!is(go, 1)) {
         if (getppid() != victim)
             _exit(0);
@@ -89,7 +91,7 @@ static void helper_orphan(struct stage *st, struct pair *pair, pid_t victim) {
     swarm_note_put(&pair->large, y.tag, &ty, 0);
     attach_standing(st);
     set(&pair->ready, 1);
-    wait_for_victim(&pair->go, victim);
+    victim_helper_waits(&pair->go, victim);
     isti_point_arm(ISTI_POINT_TICKET_RESERVED, 1);
     (void)!ist_lease_take(y.segment, &number);
 }
@@ -106,7 +108,7 @@ static void helper_reserve(struct stage *st) {
 static void helper_punch(struct pair *pair, pid_t victim, struct swarm_held large) {
     swarm_check(large.segment, large.tag, "inherited");
     set(&pair->ready, 1);
-    wait_for_victim(&pair->go, victim);
+    victim_helper_waits(&pair->go, victim);
     isti_point_arm(ISTI_POINT_FREE_PUNCHING, 1);
     ist_segment_release(large.segment);
 }
@@ -117,7 +119,7 @@ static void helper_refuse(struct stage *st, struct pair *pair, pid_t victim, str
     ist_token token = test_token(z.segment);
     swarm_note_put(&pair->small, z.tag, &token, 0);
     set(&pair->ready, 1);
-    wait_for_victim(&pair->go, victim);
+    victim_helper_waits(&pair->go, victim);
     swarm_check(of_victim.segment, of_victim.tag, "inherited");
     ist_segment_release(z.segment);
     ist_segment_release(of_victim.segment);
@@ -126,11 +128,11 @@ static void helper_refuse(struct stage *st, struct pair *pair, pid_t victim, str
 
 /* ---- the victim */
 
-static enum isti_point aim;
-static bool stands_still; /* at its point, rather than dies */
+enum isti_point victim_aim;
+bool victim_stands_still;
 
 /* Waits for a helper. One that died instead was to die in fork, and the victim goes with it; one that stopped was to stop there. */
-static void wait_for_helper(_Atomic(uint32_t) *flag, pid_t helper) {
+void victim_wait_for(_Atomic(uint32_t) *flag, pid_t helper) {
     while (!is(flag, 1)) {
         siginfo_t info = {0};
         if (waitid(P_PID, (id_t)helper, &info, WSTOPPED | WNOHANG) == 0 && info.si_pid == helper) {
@@ -139,7 +141,7 @@ static void wait_for_helper(_Atomic(uint32_t) *flag, pid_t helper) {
         }
         info.si_pid = 0;
         if (waitid(P_PID, (id_t)helper, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == helper && !is(flag, 1)) {
-            CHECK(info.si_code == CLD_KILLED && info.si_status == SIGKILL && aim == ISTI_POINT_FORK_CHILD, "a helper ended with %d",
+            CHECK(info.si_code == CLD_KILLED && info.si_status == SIGKILL && victim_aim == ISTI_POINT_FORK_CHILD, "a helper ended with %d",
                   info.si_status);
             kill(getpid(), SIGKILL);
         }
@@ -147,18 +149,18 @@ static void wait_for_helper(_Atomic(uint32_t) *flag, pid_t helper) {
     }
 }
 
-static void end_of(pid_t helper, bool killed) {
+void victim_end_of(pid_t helper, bool killed) {
     int status = test_wait(helper, 20);
     if (killed ? WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL : status == 0)
         return;
-    CHECK(aim == ISTI_POINT_FORK_CHILD && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "a helper ended with %#x", status);
+    CHECK(victim_aim == ISTI_POINT_FORK_CHILD && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "a helper ended with %#x", status);
     kill(getpid(), SIGKILL);
 }
 
-static pid_t fork_helper(void) {
+pid_t victim_fork(void) {
     pid_t helper = fork();
     CHECK(helper >= 0, "fork: %s", strerror(errno));
-    if (helper == 0 || (stands_still && aim == ISTI_POINT_FORK_CHILD)) /* else each of them would stop */
+    if (helper == 0 || (victim_stands_still && victim_aim == ISTI_POINT_FORK_CHILD)) /* else each of them would stop */
         disarm();
     return helper;
 }
@@ -178,7 +180,7 @@ static void fill_the_table(void) {
     enum { MOST = 3000 };
     static ist_segment s[MOST];
     int n = 0;
-    if (aim != ISTI_POINT_PUBLISH_RAISED)
+    if (victim_aim != ISTI_POINT_PUBLISH_RAISED)
         return;
     for (unsigned before = isti_point_reached(ISTI_POINT_PUBLISH_RAISED); n < MOST; n++) {
         s[n] = test_create(8, 0);
@@ -215,10 +217,10 @@ static void freeze(struct stage *st) {
     struct swarm_held f = swarm_make(&st->area, 400);
     note(st, 3, &f);
     int error = ist_segment_freeze(f.segment);
-    CHECK(error == 0 || (stands_still && error == -EBUSY), "%s", ist_strerror(error));
+    CHECK(error == 0 || (victim_stands_still && error == -EBUSY), "%s", ist_strerror(error));
     if (error == 0)
         error = ist_segment_make_writable(&f.segment);
-    CHECK(error == 0 || (stands_still && error == -EBUSY), "%s", ist_strerror(error));
+    CHECK(error == 0 || (victim_stands_still && error == -EBUSY), "%s", ist_strerror(error));
     ist_segment_release(f.segment);
 }
 
@@ -250,7 +252,7 @@ static void leases(struct swarm_held *held) {
     ist_segment s;
     for (int i = 0; i < 3; i++)
         CHECK_EQ(ist_lease_take(held->segment, &numbers[i]), 0);
-    for (int i = 0; i < 100000 && aim == ISTI_POINT_TICKET_RAISED && isti_point_reached(aim) < 4;
+    for (int i = 0; i < 100000 && victim_aim == ISTI_POINT_TICKET_RAISED && isti_point_reached(victim_aim) < 4;
          i++) /* the table of tickets grows when many are taken */
         CHECK_EQ(ist_lease_take(held->segment, &more), 0);
     CHECK_EQ(ist_lease_load(&token, numbers[0], &s), 0);
@@ -274,67 +276,16 @@ static void names(struct swarm_held *held) {
     CHECK_EQ(ist_name_publish(name, length, held->segment, &held->tag, sizeof held->tag), 0); /* and stays when the victim dies */
 }
 
-/* A helper begins a wait and dies without having heard that it was notified; another one of ours is asleep meanwhile, and gets it. */
-static void unheard(struct pair *pair, struct swarm_held *held) {
-    const pid_t me = getpid();
-    const uint64_t tag = swarm_tag(held->segment);
-    uint64_t woken;
-    ist_waiter w;
-    pid_t helper;
-    if ((helper = fork_helper()) == 0) {
-        CHECK_EQ(ist_wait_begin(held->segment, 0, NULL, 8, tag, &w), 0);
-        set(&pair->ready, 1);
-        wait_for_victim(&pair->go, me);
-        kill(getpid(), SIGKILL);
-    }
-    wait_for_helper(&pair->ready, helper);
-    CHECK_EQ(ist_wait_begin(held->segment, 0, NULL, 8, tag, &w), 0);
-    CHECK_EQ(ist_notify(held->segment, 0, 1, &woken), 0);
-    CHECK_EQ(woken, 1);
-    set(&pair->go, 1);
-    end_of(helper, true);
-    ist_sweep(); /* by us, or by another just before */
-    int error;
-    while ((error = ist_wait_on(&w, test_now() + UINT64_C(20000000000), UINT64_MAX)) == -EINTR)
-        ;
-    CHECK_EQ(error, 0);
-}
-
-static void waits(struct stage *st, struct swarm_held *held) {
-    const uint64_t tag = swarm_tag(held->segment);
-    uint64_t woken;
-    ist_waiter w[3];
-    CHECK_EQ(ist_wait_begin(held->segment, 0, NULL, 8, tag + 1, &w[0]), -EAGAIN);
-    for (int i = 0; i < 3; i++)
-        CHECK_EQ(ist_wait_begin(held->segment, 0, NULL, 8, tag, &w[i]), 0);
-    CHECK_EQ(ist_notify(held->segment, 0, 1, &woken), 0);
-    CHECK_EQ(woken, 1);
-    CHECK_EQ(ist_wait_on(&w[0], 0, UINT64_MAX), 0);
-    CHECK_EQ(ist_wait_on(&w[1], 0, UINT64_MAX), -ETIMEDOUT);
-    CHECK_EQ(ist_notify(held->segment, 0, 1, &woken), 0);
-    ist_wait_cancel(&w[2]);
-    /* as if another were between its two looks: no other process can be made to stop just there */
-    struct isti_domain *d = isti_domain_home_now();
-    CHECK_EQ(ist_wait_begin(held->segment, 0, NULL, 8, tag, &w[0]), 0);
-    _Atomic(uint64_t) *word = &d->waiter_rows[w[0].row / ISTI_WAITERS].rows[w[0].row % ISTI_WAITERS].word;
-    atomic_store_explicit(word, w[0].word - (UINT64_C(2) << 12), memory_order_seq_cst);
-    CHECK_EQ(ist_notify(held->segment, 0, 1, &woken), 0);
-    CHECK_EQ(woken, 0);
-    CHECK_EQ(atomic_load_explicit(word, memory_order_seq_cst), w[0].word - (UINT64_C(1) << 12));
-    atomic_store_explicit(word, w[0].word - (UINT64_C(4) << 12), memory_order_seq_cst);
-    unheard(&st->pairs[3], held);
-}
-
 /* Helpers die and leave things: half a ticket, half a descriptor, half a punch, a window with two segments that live on here. */
 static void inherit(struct stage *st) {
     const pid_t me = getpid();
     struct pair *orphan = &st->pairs[0], *punch = &st->pairs[1];
     pid_t helpers[3];
-    if ((helpers[0] = fork_helper()) == 0) {
+    if ((helpers[0] = victim_fork()) == 0) {
         helper_orphan(st, orphan, me);
         _exit(1);
     }
-    wait_for_helper(&orphan->ready, helpers[0]);
+    victim_wait_for(&orphan->ready, helpers[0]);
     uint64_t tags[2], number, none;
     ist_token small_token, large_token;
     ist_segment x;
@@ -343,22 +294,22 @@ static void inherit(struct stage *st) {
     swarm_check(x, tags[0], "loaded from a helper");
     ist_segment y = attach(&large_token, tags[1]);
     set(&orphan->go, 1);
-    if ((helpers[1] = fork_helper()) == 0) {
+    if ((helpers[1] = victim_fork()) == 0) {
         helper_reserve(st);
         _exit(1);
     }
-    end_of(helpers[1], true);
+    victim_end_of(helpers[1], true);
     struct swarm_held large = swarm_make(&st->area, LARGE); /* now, as the helpers before would hold it as well */
     test_token(large.segment);
-    if ((helpers[2] = fork_helper()) == 0) {
+    if ((helpers[2] = victim_fork()) == 0) {
         helper_punch(punch, me, large);
         _exit(1);
     }
-    wait_for_helper(&punch->ready, helpers[2]);
+    victim_wait_for(&punch->ready, helpers[2]);
     ist_segment_release(large.segment);
     set(&punch->go, 1);
-    end_of(helpers[0], true);
-    end_of(helpers[2], true);
+    victim_end_of(helpers[0], true);
+    victim_end_of(helpers[2], true);
     ist_sweep();
     swarm_check(x, tags[0], "after its maker died");
     swarm_check(y, tags[1], "after its maker died");
@@ -379,7 +330,7 @@ static struct {
 static void *mmap_between(void *address, size_t size, int protection, int flags, int fd, off_t offset) {
     isti_os.mmap = between.mmap;
     set(&between.pair->go, 1);
-    wait_for_helper(&between.pair->done, between.helper);
+    victim_wait_for(&between.pair->done, between.helper);
     return isti_os.mmap(address, size, protection, flags, fd, offset);
 }
 
@@ -389,11 +340,11 @@ static void refused(struct stage *st, struct swarm_held ours) {
     const pid_t me = getpid();
     struct pair *pair = &st->pairs[2];
     pid_t helper;
-    if ((helper = fork_helper()) == 0) {
+    if ((helper = victim_fork()) == 0) {
         helper_refuse(st, pair, me, ours);
         _exit(0);
     }
-    wait_for_helper(&pair->ready, helper);
+    victim_wait_for(&pair->ready, helper);
     ist_segment_release(ours.segment);
     uint64_t tag, none;
     ist_token token;
@@ -407,7 +358,7 @@ static void refused(struct stage *st, struct swarm_held ours) {
     isti_os.mmap = mmap_between;
     CHECK_EQ(ist_segment_acquire(&token, &s), -ESTALE);
     CHECK(isti_os.mmap == between.mmap);
-    end_of(helper, false);
+    victim_end_of(helper, false);
     ist_sweep();
 }
 
@@ -427,9 +378,10 @@ static void victim(struct stage *st) {
     grow(st);
     leases(&a);
     names(&a);
-    waits(st, &a);
+    victim_waits(&a, &st->pairs[3].ready, &st->pairs[3].go);
     inherit(st);
     refused(st, c);
+    victim_queues(&st->area, &st->queue);
     swarm_check(a.segment, a.tag, "at the end");
     _exit(0); /* and whatever it still has is swept as well */
 }
@@ -439,11 +391,14 @@ static void victim(struct stage *st) {
 static void work(struct stage *st) {
     struct swarm_self self = {.area = &st->area, .random = test_now() | 1, .lost_of = 4};
     ist_lease_set_duration(UINT64_C(3000000));
+    ist_queue *q;
+    CHECK_EQ(ist_queue_attach(&st->queue, &q), 0);
     for (uint32_t acknowledged = 0; !is(&st->over, 1);) {
         uint32_t pause = atomic_load_explicit(&st->pause, memory_order_acquire); /* acquire: pairs with set */
         if (pause == 0) {
             for (int i = 0; i < 4; i++)
                 swarm_step(&self);
+            bystander_step(&self, q);
             attach_standing(st);
             take_a_break(); /* there are victims to be run as well */
             acknowledged = 0;
@@ -456,6 +411,7 @@ static void work(struct stage *st) {
         }
     }
     swarm_release_all(&self);
+    ist_queue_release(q);
     exit(0);
 }
 
@@ -483,6 +439,7 @@ static struct {
     struct swarm_held standing[STANDING];
     ist_segment growing;
     size_t length; /* of it, when it was looked at last */
+    ist_queue *queue;
     unsigned kills, stops, kills_at[ISTI_POINT_COUNT], stops_at[ISTI_POINT_COUNT];
     struct swarm_held passing, caught[OWN + 2]; /* what is attached while the victim stands still */
     unsigned caught_count, caught_ever;
@@ -518,8 +475,8 @@ static pid_t start_victim(enum isti_point point, unsigned times, bool exec, bool
     CHECK(pid >= 0, "fork: %s", strerror(errno));
     if (pid == 0) {
         setpgid(0, 0);
-        aim = point;
-        stands_still = stop;
+        victim_aim = point;
+        victim_stands_still = stop;
         isti_point_stops(stop);
         isti_point_arm(point, times);
         victim(super.st);
@@ -600,6 +557,7 @@ static bool see_it_end(pid_t pid, const char *name) {
             CHECK(false, "%s: the victim or a helper hangs", name);
         }
         swarm_step(&super.self);
+        bystander_step(&super.self, super.queue);
         take_a_break();
     }
 }
@@ -751,6 +709,8 @@ static void begin(void) {
     CHECK_EQ(ist_segment_create_growable(8, GROWN, 0, &super.growing), 0);
     ist_token token = test_token(super.growing);
     swarm_note_put(&super.st->growing, 0, &token, 0);
+    CHECK_EQ(ist_queue_create(200, &super.queue), 0);
+    super.st->queue = test_token(ist_queue_segment(super.queue));
     ist_lease_set_duration(UINT64_C(3000000));
     super.self = (struct swarm_self){.area = &super.st->area, .random = test_seed(), .lost_of = 4};
 }
@@ -760,14 +720,14 @@ int main(int argc, char **argv) {
         test_skip("processes are killed one after the other: there is nothing for ThreadSanitizer to see");
     if (argc == 6) {
         struct stage *st = swarm_area_at(atoi(argv[2]), sizeof *st);
-        aim = (enum isti_point)atoi(argv[3]);
+        victim_aim = (enum isti_point)atoi(argv[3]);
         if (strcmp(argv[1], "worker") == 0)
             work(st);
         if (strcmp(argv[1], "newcomer") == 0)
             newcomer(st);
-        stands_still = atoi(argv[5]) != 0;
-        isti_point_stops(stands_still);
-        isti_point_arm(aim, (unsigned)atoi(argv[4]));
+        victim_stands_still = atoi(argv[5]) != 0;
+        isti_point_stops(victim_stands_still);
+        isti_point_arm(victim_aim, (unsigned)atoi(argv[4]));
         victim(st);
     }
     begin();

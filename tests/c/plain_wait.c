@@ -30,7 +30,7 @@ static uint32_t load(_Atomic(uint32_t) *word) { return atomic_load_explicit(word
 
 /* 0, -EAGAIN or -ETIMEDOUT */
 static int wait_while(_Atomic(uint32_t) *word, uint32_t value, uint64_t deadline) {
-    ist_waiter w;
+    ist_wait w;
     int error = ist_wait_begin(segment, (size_t)((char *)word - (char *)shared), NULL, 4, value, &w);
     if (error != 0) {
         CHECK_EQ(error, -EAGAIN);

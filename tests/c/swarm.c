@@ -255,7 +255,7 @@ static void attach_name(struct swarm_self *self) {
 static void wait_one(struct swarm_self *self) {
     struct swarm_held *held = any(self);
     uint64_t r = test_random(&self->random) >> 20, woken;
-    ist_waiter w;
+    ist_wait w;
     if (held == NULL)
         return;
     if (r % 2 == 0) {

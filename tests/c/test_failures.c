@@ -12,6 +12,7 @@
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <isthmus/lease.h>
+#include <isthmus/queue.h>
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,6 +109,15 @@ static int f_closedir(void *directory) {
     files--;
     return real.closedir(directory);
 }
+static int f_eventfd(unsigned value, int flags) {
+    if (fails())
+        return failed(EMFILE);
+    int fd = real.eventfd(value, flags);
+    files += fd >= 0;
+    return fd;
+}
+static ssize_t f_read(int fd, void *bytes, size_t size) { return fails() ? failed(EAGAIN) : real.read(fd, bytes, size); }
+static ssize_t f_write(int fd, const void *bytes, size_t size) { return fails() ? failed(EAGAIN) : real.write(fd, bytes, size); }
 static int f_lock(int fd, short type, int64_t byte) {
     if (type == F_UNLCK)
         return real.lock(fd, type, byte);
@@ -119,13 +129,17 @@ static ssize_t f_getrandom(void *bytes, size_t size, unsigned flags) {
 }
 static uint64_t f_now(void) { return clock_now; }
 static jmp_buf watching;
-static void f_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline) {
+static int f_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline) {
     (void)word, (void)expected;
     if (deadline == UINT64_MAX) /* nothing is due, it waits for other processes: the end of its turn. It holds no lock here */
         longjmp(watching, 1);
     clock_now = deadline > clock_now ? deadline : clock_now;
+    return ETIMEDOUT;
 }
-static void f_futex_wake(_Atomic(uint32_t) *word, int waiters) { (void)word, (void)waiters; }
+static int f_futex_wake(_Atomic(uint32_t) *word, int waiters) {
+    (void)word, (void)waiters;
+    return 0;
+}
 static int f_thread_create(void *(*run)(void *), void *argument) {
     if (fails())
         return EAGAIN;
@@ -172,6 +186,9 @@ static void replace_all(void) {
         .closedir = f_closedir,
         .lock = f_lock,
         .lock_test = f_lock_test,
+        .eventfd = f_eventfd,
+        .read = f_read,
+        .write = f_write,
         .getrandom = f_getrandom,
         .now = f_now,
         .futex_wait = f_futex_wait,
@@ -257,6 +274,48 @@ static void lease(ist_segment s) {
     OK(ist_lease_take(s, &number)); /* this one runs out */
 }
 
+/* A message that can't be put, or got, leaves nothing; one that could is whole. */
+static void queue(uint64_t maxsize) {
+    enum { LISTED = 9 };
+    ist_queue *q;
+    ist_segment s[LISTED] = {{0}};
+    if (!OK(ist_queue_create(maxsize, &q)))
+        return;
+    for (int i = 0; i < LISTED; i++)
+        create(&s[i], 40, 0);
+    int fd;
+    OK(ist_queue_fileno(q, &fd));
+    unsigned put = 0, got = 0;
+    const uint32_t counts[] = {0, 1, LISTED, 2, LISTED};
+    for (int i = 0; i < 5; i++) {
+        ist_queue_message m = {.tag = 1, .size = 5, .count = counts[i], .many = s};
+        for (uint32_t n = 0; n < m.count; n++)
+            if (ist_segment_is_null(s[n]))
+                m.count = 0;
+        put += OK(ist_queue_put(q, &m, 0, NULL));
+    }
+    for (int i = 0; i < 3; i++) {
+        ist_queue_message m;
+        if (!OK(ist_queue_get(q, &m, 0, NULL)))
+            continue;
+        got++;
+        for (uint32_t n = 0; n < m.count; n++)
+            CHECK(test_filled(ist_segment_data((m.many != NULL ? m.many : m.few)[n]), 40, 40));
+        ist_queue_message_clear(&m);
+        OK(ist_queue_task_done(q));
+    }
+    ist_queue_info info;
+    ist_queue_read_info(q, &info);
+    CHECK_EQ(info.size, put - got);
+    for (int i = 0; i < LISTED; i++)
+        ist_segment_release(s[i]);
+    ist_token token;
+    ist_queue *again;
+    if (OK(ist_segment_token(ist_queue_segment(q), &token)) && OK(ist_queue_attach(&token, &again)))
+        ist_queue_release(again);
+    ist_queue_release(q); /* with two messages in it */
+}
+
 static void *in_thread(void *unused) {
     (void)unused;
     ist_segment s = {0};
@@ -307,6 +366,8 @@ static void cycle(void) {
     lease(s[5]);
     lease(s[6]);
     test_join(test_thread(in_thread, NULL));
+    queue(5);
+    queue(0);
     many_alike = true;
     for (int i = 0; i < 200; i++) { /* enough to look for work that no housekeeper does */
         ist_segment more = {0};

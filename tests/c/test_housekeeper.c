@@ -26,7 +26,7 @@ static uint64_t turned(void) {
     return now;
 }
 
-static void wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline) {
+static int wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline) {
     pthread_mutex_lock(&mutex);
     void (*hook)(void) = before_sleep;
     before_sleep = NULL;
@@ -43,14 +43,16 @@ static void wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline) 
     }
     asleep_until = 0;
     pthread_mutex_unlock(&mutex);
+    return 0;
 }
 
-static void wake(_Atomic(uint32_t) *word, int waiters) {
+static int wake(_Atomic(uint32_t) *word, int waiters) {
     (void)word, (void)waiters;
     pthread_mutex_lock(&mutex);
     asleep_until = 0; /* it is going to look again: nobody may take it for asleep in between */
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&mutex);
+    return 1;
 }
 
 struct start {

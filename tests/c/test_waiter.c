@@ -18,15 +18,15 @@ static uint64_t notified(ist_segment s, size_t offset, uint64_t count) {
     return woken;
 }
 
-static ist_waiter waits(ist_segment s, size_t offset, size_t size) {
-    ist_waiter w;
+static ist_wait waits(ist_segment s, size_t offset, size_t size) {
+    ist_wait w;
     CHECK_EQ(ist_wait_begin(s, offset, NULL, size, 0, &w), 0);
     return w;
 }
 
 Test(waiter, another_value) {
     ist_segment s = numbers();
-    ist_waiter w;
+    ist_wait w;
     ((uint32_t *)ist_segment_data(s))[1] = 7;
     CHECK_EQ(ist_wait_begin(s, 4, NULL, 4, 8, &w), -EAGAIN);
     CHECK_EQ(ist_wait_begin(s, 0, NULL, 8, UINT64_C(7) << 32 | 1, &w), -EAGAIN);
@@ -38,7 +38,7 @@ Test(waiter, another_value) {
 
 Test(waiter, the_longest_waiting_first) {
     ist_segment s = numbers();
-    ist_waiter w[6];
+    ist_wait w[6];
     for (int i = 0; i < 6; i++)
         w[i] = waits(s, 8, i % 2 == 0 ? 4 : 8);
     CHECK_EQ(notified(s, 8, 0), 0);
@@ -55,7 +55,7 @@ Test(waiter, the_longest_waiting_first) {
 
 Test(waiter, only_that_element_of_that_segment) {
     ist_segment s = numbers(), t = numbers();
-    ist_waiter a = waits(s, 0, 4), b = waits(s, 4, 4), c = waits(t, 0, 4);
+    ist_wait a = waits(s, 0, 4), b = waits(s, 4, 4), c = waits(t, 0, 4);
     CHECK_EQ(notified(s, 0, UINT64_MAX), 1);
     CHECK_EQ(ist_wait_on(&a, 0, UINT64_MAX), 0);
     CHECK_EQ(ist_wait_on(&b, 0, UINT64_MAX), -ETIMEDOUT);
@@ -66,7 +66,7 @@ Test(waiter, only_that_element_of_that_segment) {
 
 Test(waiter, a_notification_that_came_counts_though_time_is_up) {
     ist_segment s = numbers();
-    ist_waiter w = waits(s, 0, 4);
+    ist_wait w = waits(s, 0, 4);
     CHECK_EQ(notified(s, 0, 1), 1);
     CHECK_EQ(ist_wait_on(&w, 0, UINT64_MAX), 0);
     ist_segment_release(s);
@@ -74,7 +74,7 @@ Test(waiter, a_notification_that_came_counts_though_time_is_up) {
 
 Test(waiter, cancelled) {
     ist_segment s = numbers();
-    ist_waiter w[3] = {waits(s, 0, 4), waits(s, 0, 4), waits(s, 0, 4)};
+    ist_wait w[3] = {waits(s, 0, 4), waits(s, 0, 4), waits(s, 0, 4)};
     ist_wait_cancel(&w[0]);
     CHECK_EQ(notified(s, 0, 1), 1);
     ist_wait_cancel(&w[1]); /* has it already: the next one gets it */
@@ -94,7 +94,7 @@ Test(waiter, nobody_can_wait_on_what_was_never_published) {
 
 Test(waiter, bad_arguments) {
     ist_segment s = numbers();
-    ist_waiter w;
+    ist_wait w;
     uint64_t woken;
     const size_t sizes[] = {0, 1, 2, 3, 5, 16};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
@@ -119,11 +119,11 @@ static bool table_is_free(void) {
 
 Test(waiter, as_many_as_can_be) {
     enum { ALL = ISTI_WAITER_BUCKETS * ISTI_WAITERS };
-    static ist_waiter w[ALL];
+    static ist_wait w[ALL];
     ist_segment s = numbers();
     for (int i = 0; i < ALL; i++)
         w[i] = waits(s, 0, 4);
-    ist_waiter more;
+    ist_wait more;
     CHECK_EQ(ist_wait_begin(s, 0, NULL, 4, 0, &more), -ENOSPC);
     CHECK_EQ(ist_wait_begin(s, 32, NULL, 4, 0, &more), -ENOSPC);
     CHECK_EQ(notified(s, 0, 100), 100);
@@ -138,7 +138,7 @@ Test(waiter, as_many_as_can_be) {
 
 /* ---- other processes */
 
-static ist_waiter theirs;
+static ist_wait theirs;
 
 static long begin(void *unused) {
     (void)unused;

@@ -1,0 +1,710 @@
+/* queue.c: putting, getting and waiting; the ring's own business is in ring.c.
+ *
+ *   put    publish what the message refers to · claim a position · body · marks (a list's own first) · FULL · wake
+ *   get    read · own what it refers to · move head, which is the reception · wake
+ *
+ * A message is in the queue until head moves and the receiver's afterwards: there is nothing in between that a kill could leave. The marks
+ * come before FULL, so whoever reads FULL can become an owner; the body before the marks, so whoever passes a half-written message finds
+ * there what may be marked. The mark of a list comes before those of what it lists: then, while any of them is there, the list can be read.
+ *
+ * shutdown: a sender claims, then looks at the flag; a receiver looks at the flag, then finds the queue empty. All four are seq_cst, so a
+ * receiver that was told "empty for good" has missed no message that was put.
+ */
+#include <isthmus/queue.h>
+
+#include "eventcount.h"
+#include "os.h"
+#include "point.h"
+#include "queue.h"
+#include "sanitizer.h"
+#include "segment.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define MOST_SLOTS (UINT64_C(1) << 24)
+#define FEWEST_SLOTS (UINT64_C(1) << 12) /* of a queue without a limit */
+#define MOST_SEGMENTS (1u << 24)
+#define SPIN_FIRST 200u
+#define SPIN_MOST 2000u
+#define SUSPECT_NS UINT64_C(1000000) /* a message is written in less: its sender was preempted, stopped or killed */
+#define WRITING_NS UINT64_C(20000000)
+
+enum { SPIN_GET, SPIN_PUT, SPIN_JOIN };
+
+/* ---- making */
+
+static bool is_queue(ist_segment s) {
+    return (atomic_load_explicit(&s.slot->meta, memory_order_relaxed) >> 8 & ISTI_SLOT_QUEUE) != 0; /* relaxed: an owner asks */
+}
+
+/* Rings of this process have half of its heap, and each of those without a limit a sixteenth of what is left of that. */
+static uint64_t slots_without_limit(struct isti_domain *d) {
+    uint64_t used = 0, room = ist_heap_size() / 2, slots = MOST_SLOTS;
+    for (uint32_t q = 0; q < d->queues && q < atomic_load_explicit(&d->marks->queues, memory_order_relaxed); q++) {
+        /* relaxed, all: a guess about address space */
+        const uint32_t index = (uint32_t)atomic_load_explicit(&d->queue_rows[q].owner, memory_order_relaxed) - 1;
+        if (index >= d->descriptors)
+            continue;
+        struct isti_descriptor *row = &d->descriptor_rows[index];
+        if (isti_s_live(atomic_load_explicit(&row->state, memory_order_relaxed)) &&
+            atomic_load_explicit(&row->window, memory_order_relaxed) == d->window &&
+            atomic_load_explicit(&row->queue, memory_order_relaxed) == q)
+            used += atomic_load_explicit(&row->length, memory_order_relaxed);
+    }
+    room = used < room ? (room - used) / 16 : 0;
+#if ISTI_POISONS
+    room = room < (1 << 24) ? room : 1 << 24; /* its shadow is memory */
+#endif
+    while (slots > FEWEST_SLOTS && slots * sizeof(struct isti_ring_slot) > room)
+        slots /= 2;
+    return slots;
+}
+
+static uint64_t slots_for(struct isti_domain *d, uint64_t maxsize) {
+    uint64_t slots = 1;
+    const uint64_t wanted = maxsize > ISTI_RING_SPARSE ? maxsize + ISTI_RING_LAG : maxsize;
+    while (slots < wanted && slots < MOST_SLOTS)
+        slots *= 2;
+    return maxsize == 0 || wanted > MOST_SLOTS ? 0 : slots <= ISTI_RING_SPARSE || slots <= slots_without_limit(d) ? slots : 0;
+}
+
+/* Bytes without a page behind them: a ring is much larger than what is in it. */
+static int clear(struct isti_domain *d, ist_segment s) {
+    char *data = ist_segment_data(s);
+    const size_t size = ist_segment_size(s), page = isti_page_size();
+    const uint64_t begin = d->window * d->window_size + (uint64_t)(data - isti_window_base(d));
+    const size_t lead = (size_t)(-begin % page), tail = (size_t)((begin + size) % page);
+    if (size < lead + tail || isti_window_punch(d, begin, begin + size) != 0)
+        return -ENOMEM;
+    memset(data, 0, lead);
+    memset(data + size - tail, 0, tail);
+    return 0;
+}
+
+static int make_ring(struct isti_domain *d, uint64_t slots, uint64_t maxsize, ist_segment *out) {
+    const bool sparse = slots > ISTI_RING_SPARSE;
+    const size_t page = sparse ? isti_page_size() : 1; /* so that clear() touches no page */
+    const size_t size = sizeof(struct isti_ring) + (size_t)slots * sizeof(struct isti_ring_slot);
+    ist_segment s;
+    int error = ist_segment_create((size + page - 1) / page * page, sparse ? 0 : IST_ZERO, &s);
+    if (error == 0 && sparse && (error = clear(d, s)) != 0)
+        ist_segment_release(s);
+    if (error != 0)
+        return error;
+    struct isti_ring *ring = ist_segment_data(s);
+    ring->magic = ISTI_RING_MAGIC;
+    ring->slots = slots;
+    ring->maxsize = maxsize;
+    /* relaxed: nobody else has the segment */
+    atomic_fetch_or_explicit(&s.slot->meta, ISTI_SLOT_QUEUE << 8, memory_order_relaxed);
+    error = isti_publish(s);
+    if (error == 0) {
+        const uint64_t desc = atomic_load_explicit(&s.slot->desc, memory_order_relaxed);
+        const uint32_t flags = atomic_load_explicit(&d->descriptor_rows[isti_desc_index(desc)].flags, memory_order_relaxed);
+        if ((flags & ISTI_PUBLISHED_QUEUE) == 0) /* a fork of another thread was faster, and published it as what it was then */
+            error = -EAGAIN;
+    }
+    if (error == 0)
+        *out = s;
+    else
+        ist_segment_release(s);
+    return error;
+}
+
+int ist_queue_open(ist_segment s, ist_queue **out) {
+    if (ist_segment_is_null(s) || out == NULL || !is_queue(s))
+        return -EINVAL;
+    const uint64_t desc = atomic_load_explicit(&s.slot->desc, memory_order_acquire); /* acquire: pairs with publish */
+    struct isti_domain *d = isti_domain_by_number(isti_desc_domain(desc));
+    if (desc == 0 || d == NULL)
+        return -ENOTRECOVERABLE;
+    struct ist_queue *q = isti_os.calloc(1, sizeof *q);
+    if (q == NULL)
+        return -ENOMEM;
+    int error = isti_ring_view(d, isti_desc_index(desc), isti_desc_generation(desc), ist_segment_data(s), ist_segment_size(s), &q->view);
+    if (error != 0) {
+        isti_os.free(q);
+        return error;
+    }
+    q->segment = s;
+    q->epoch = ist_epoch();
+    atomic_store_explicit(&q->fd, -1, memory_order_relaxed); /* relaxed, here and below: nobody else has it */
+    for (int i = 0; i < 3; i++)
+        atomic_store_explicit(&q->spin[i], SPIN_FIRST, memory_order_relaxed);
+    *out = q;
+    return 0;
+}
+
+int ist_queue_create(uint64_t maxsize, ist_queue **out) {
+    if (out == NULL)
+        return -EINVAL;
+    struct isti_domain *d;
+    ist_segment s, first; /* so that there is a heap, of which rings have a part */
+    int error = isti_domain_home(&d);
+    if (error == 0)
+        error = ist_segment_create(1, 0, &first);
+    if (error != 0)
+        return error;
+    uint64_t slots = slots_for(d, maxsize);
+    if (slots == 0) {
+        slots = slots_without_limit(d);
+        maxsize = 0;
+    }
+    do
+        error = make_ring(d, slots, maxsize, &s);
+    while (error == -EAGAIN || (error == -ENOMEM && maxsize == 0 && (slots /= 2) >= FEWEST_SLOTS));
+    ist_segment_release(first);
+    if (error != 0)
+        return error;
+    error = ist_queue_open(s, out);
+    if (error != 0)
+        ist_segment_release(s);
+    return error;
+}
+
+int ist_queue_attach(const ist_token *token, ist_queue **out) {
+    ist_segment s;
+    int error = ist_segment_acquire(token, &s);
+    if (error != 0)
+        return error;
+    error = ist_queue_open(s, out);
+    if (error != 0)
+        ist_segment_release(s);
+    return error;
+}
+
+static bool is_usable(const struct ist_queue *q) { return ist_process_epoch() != 0 && q->epoch == ist_epoch(); }
+
+void ist_queue_release(ist_queue *q) {
+    if (q == NULL)
+        return;
+    if (is_usable(q))
+        isti_listen_end(q);
+    ist_segment_release(q->segment);
+    isti_os.free(q);
+}
+
+ist_segment ist_queue_segment(const ist_queue *q) { return q->segment; }
+
+/* ---- waiting */
+
+enum { WAITER_STOPPED, WAITER_WORD }; /* words of a waiter; the second: the address it sleeps on, | 1 while somebody wakes it there */
+
+static _Atomic(uint64_t) *waiter_word(ist_waiter *w, int which) { return (_Atomic(uint64_t) *)(void *)&w->words[which]; }
+
+static void waiter_leave(ist_waiter *w, const _Atomic(uint32_t) *word) {
+    uint64_t there = (uint64_t)(uintptr_t)word;
+    /* acquire: pairs with the stopper's release: it touches the word no more. It holds on for one system call */
+    while (!atomic_compare_exchange_weak_explicit(waiter_word(w, WAITER_WORD), &there, 0, memory_order_acquire, memory_order_relaxed))
+        there = (uint64_t)(uintptr_t)word;
+}
+
+void ist_waiter_stop(ist_waiter *w) {
+    /* seq_cst, both and those of the waiter: it announces its word and looks whether it is stopped */
+    atomic_store_explicit(waiter_word(w, WAITER_STOPPED), 1, memory_order_seq_cst);
+    uint64_t there = atomic_load_explicit(waiter_word(w, WAITER_WORD), memory_order_seq_cst);
+    if (there == 0 || (there & 1) != 0 ||
+        !atomic_compare_exchange_strong_explicit(waiter_word(w, WAITER_WORD), &there, there | 1, memory_order_seq_cst,
+                                                 memory_order_relaxed))
+        return;
+    isti_event_wake_all((_Atomic(uint32_t) *)(uintptr_t)there);
+    atomic_store_explicit(waiter_word(w, WAITER_WORD), there, memory_order_release); /* pairs with waiter_leave */
+}
+
+void ist_waiter_reset(ist_waiter *w) {
+    atomic_store_explicit(waiter_word(w, WAITER_STOPPED), 0, memory_order_relaxed); /* relaxed: a flag alone */
+}
+
+static bool is_stopped(ist_waiter *w) {
+    return w != NULL && atomic_load_explicit(waiter_word(w, WAITER_STOPPED), memory_order_seq_cst) != 0; /* seq_cst: see stop */
+}
+
+static void relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+typedef bool (*happened_fn)(const struct isti_ring_view *);
+
+/* Looks for a while, twice as long as it took the last times; where that doesn't help, less and less, in the end one time in 32. */
+static bool spin(struct ist_queue *q, happened_fn happened, int which) {
+    _Atomic(uint32_t) *budget = &q->spin[which];
+    uint32_t limit = atomic_load_explicit(budget, memory_order_relaxed); /* relaxed, all: a guess */
+    if (limit < 8 && atomic_fetch_add_explicit(&q->sleeps, 1, memory_order_relaxed) % 32 != 0)
+        return false;
+    limit = limit < 8 ? SPIN_FIRST : limit;
+    for (uint32_t i = 0; i < limit; i++) {
+        if (happened(&q->view)) {
+            uint32_t aim = 2 * i + 64 < SPIN_MOST ? 2 * i + 64 : SPIN_MOST;
+            atomic_store_explicit(budget, limit + aim / 4 - limit / 4, memory_order_relaxed);
+            return true;
+        }
+        relax();
+    }
+    atomic_store_explicit(budget, limit - limit / 4, memory_order_relaxed);
+    return false;
+}
+
+/* One turn of waiting for something that is told by `word`. 0: look again; -ETIMEDOUT, -EINTR, -ECANCELED. */
+static int wait_turn(struct ist_queue *q, _Atomic(uint32_t) *word, happened_fn happened, int which, uint64_t deadline, ist_waiter *w) {
+    if (is_stopped(w))
+        return -ECANCELED;
+    if (spin(q, happened, which))
+        return 0;
+    int error = 0;
+    const uint32_t value = isti_event_prepare(word);
+    if (w != NULL) /* seq_cst: see ist_waiter_stop */
+        atomic_store_explicit(waiter_word(w, WAITER_WORD), (uint64_t)(uintptr_t)word, memory_order_seq_cst);
+    IST_POINT(WAIT_ANNOUNCED);
+    if (is_stopped(w))
+        error = -ECANCELED;
+    else if (!happened(&q->view))
+        error = isti_os.now() >= deadline ? -ETIMEDOUT : isti_event_wait(word, value, deadline);
+    if (w != NULL)
+        waiter_leave(w, word);
+    if (error == 0 || !happened(&q->view))
+        return error;
+    if (error == -ETIMEDOUT)
+        return 0; /* just in time */
+    isti_event_wake_one(word); /* we may have been woken for it, and leave: somebody else is to have it */
+    return error;
+}
+
+/* With deadline 0 there is nothing to wait for. */
+static int would_wait(int error, uint64_t deadline) { return error == -ETIMEDOUT && deadline == 0 ? -EAGAIN : error; }
+
+/* ---- putting */
+
+struct outgoing {
+    uint64_t words[ISTI_BODY];
+    unsigned used;
+    ist_segment list; /* ours while the message is being put */
+    const ist_segment *segments;
+    uint32_t count;
+};
+
+static const ist_segment *segments_of(const ist_queue_message *m) { return m->many != NULL ? m->many : m->few; }
+
+/* Publishes a segment and writes how a message refers to it. */
+static int refer(const struct ist_queue *q, ist_segment s, uint64_t *ref) {
+    if (ist_segment_is_null(s))
+        return -EINVAL;
+    int error = isti_publish(s);
+    if (error != 0)
+        return error;
+    const uint64_t desc = atomic_load_explicit(&s.slot->desc, memory_order_acquire); /* acquire: pairs with publish */
+    if (isti_desc_domain(desc) != q->view.d->number)
+        return -EXDEV;
+    const uint32_t index = isti_desc_index(desc);
+    /* relaxed: constant while we hold it. Marks don't keep memory that isn't the domain's */
+    if (atomic_load_explicit(&q->view.d->descriptor_rows[index].flags, memory_order_relaxed) & ISTI_PUBLISHED_LOCAL)
+        return -EXDEV;
+    *ref = isti_ref(index, isti_desc_generation(desc));
+    return 0;
+}
+
+static int make_list(const struct ist_queue *q, struct outgoing *o, uint64_t *ref) {
+    int error = ist_segment_create(8 + 8 * (size_t)o->count, 0, &o->list);
+    if (error != 0)
+        return error;
+    uint64_t *words = ist_segment_data(o->list);
+    words[0] = o->count;
+    for (uint32_t i = 0; i < o->count && error == 0; i++)
+        error = refer(q, o->segments[i], &words[1 + i]);
+    return error != 0 ? error : refer(q, o->list, ref);
+}
+
+/* The message as its slot will have it. */
+static int prepare(const struct ist_queue *q, const ist_queue_message *m, struct outgoing *o) {
+    *o = (struct outgoing){.segments = segments_of(m), .count = m->count};
+    const unsigned bytes = (m->size + 7u) / 8;
+    const bool listed = m->count > 0 && m->count + bytes > ISTI_BODY_REFS;
+    const unsigned refs = listed ? 1 : m->count;
+    if (m->count > MOST_SEGMENTS || (m->count > IST_MESSAGE_FEW && m->many == NULL))
+        return -EINVAL;
+    if (m->size > IST_MESSAGE_BYTES || refs + bytes > ISTI_BODY_REFS)
+        return -EMSGSIZE;
+    o->words[0] = isti_header_word((struct isti_header){m->tag, m->size, (uint8_t)refs, listed});
+    int error = 0;
+    if (listed)
+        error = make_list(q, o, &o->words[1]);
+    else
+        for (unsigned i = 0; i < refs && error == 0; i++)
+            error = refer(q, o->segments[i], &o->words[1 + i]);
+    memcpy(&o->words[1 + refs], m->bytes, m->size);
+    o->used = 1 + refs + bytes;
+    if (error != 0 && !ist_segment_is_null(o->list))
+        ist_segment_release(o->list);
+    return error;
+}
+
+static bool is_shut(const struct isti_ring_view *v) {
+    return atomic_load_explicit(&v->ring->shutdown, memory_order_seq_cst) != 0; /* seq_cst: see the head */
+}
+
+static bool has_room(const struct isti_ring_view *v) {
+    const uint64_t tail = atomic_load_explicit(&v->row->tail, memory_order_seq_cst); /* seq_cst, all: a waiter's second look */
+    const uint64_t head = atomic_load_explicit(&v->row->head, memory_order_seq_cst);
+    const uint64_t floor = v->sparse ? atomic_load_explicit(&v->ring->floor, memory_order_seq_cst) : head;
+    return is_shut(v) || ((v->maxsize == 0 || tail - head < v->maxsize) && tail - floor <= v->mask);
+}
+
+/* Position t, which is ours, is given up: it counts as skipped. */
+static void give_up(struct ist_queue *q, uint64_t t) {
+    atomic_exchange_explicit(&isti_slot_at(&q->view, t)->word, isti_slot_word(t, ISTI_SLOT_SKIP, 0), memory_order_seq_cst);
+    isti_event_wake_one(&q->view.ring->not_empty); /* to pass it */
+}
+
+/* A dead sender's message at head of a full queue: that is swept, and what was skipped is passed. */
+static int suspect_head(struct ist_queue *q) {
+    const struct isti_ring_view *v = &q->view;
+    const uint64_t h = atomic_load_explicit(&v->row->head, memory_order_acquire); /* acquire, both: as in a reception */
+    const uint64_t word = atomic_load_explicit(&isti_slot_at(v, h)->word, memory_order_acquire);
+    if (word != 0 && isti_slot_position(word) == h && isti_slot_state_of(word) == ISTI_SLOT_RSV && isti_slot_member(word) != v->d->me)
+        isti_sweep_member(v->d, isti_slot_member(word));
+    return isti_ring_tidy(v);
+}
+
+static int claim(struct ist_queue *q, uint64_t deadline, ist_waiter *w, uint64_t *t) {
+    for (;;) {
+        if (is_shut(&q->view))
+            return -ESHUTDOWN;
+        int error = isti_ring_claim(&q->view, t);
+        if (error == 0 && is_shut(&q->view)) {
+            atomic_store_explicit(&isti_slot_at(&q->view, *t)->body[0], 0, memory_order_relaxed); /* relaxed: ordered by the exchange */
+            give_up(q, *t);
+            return -ESHUTDOWN;
+        }
+        if (error == 0)
+            return 0;
+        int tidied = suspect_head(q); /* before anybody is told that it is full */
+        if (tidied < 0)
+            return tidied;
+        if (tidied > 0)
+            continue;
+        if (error != -EAGAIN)
+            return error;
+        error = deadline == 0 ? -ETIMEDOUT : wait_turn(q, &q->view.ring->not_full, has_room, SPIN_PUT, deadline, w);
+        if (error != 0)
+            return would_wait(error, deadline);
+    }
+}
+
+static int mark(struct ist_queue *q, uint64_t ref, uint64_t t) {
+    const struct isti_ring_view *v = &q->view;
+    if (ref == isti_ref(v->index, v->generation)) /* the queue itself: isn't counted, or it would never go */
+        return 0;
+    return isti_flight_mark(v->d, isti_ref_index(ref), isti_ref_generation(ref), v->q, t);
+}
+
+static int mark_all(struct ist_queue *q, const struct outgoing *o, uint64_t t) {
+    const bool listed = !ist_segment_is_null(o->list);
+    const unsigned refs = listed ? 1 : o->count;
+    int error = 0;
+    for (unsigned i = 0; i < refs && error == 0; i++) /* a list first: see the head */
+        error = mark(q, o->words[1 + i], t);
+    const uint64_t *words = listed ? ist_segment_data(o->list) : NULL;
+    for (uint32_t i = 0; listed && i < o->count && error == 0; i++)
+        error = mark(q, words[1 + i], t);
+    return error;
+}
+
+/* Position t is ours. */
+static int fill(struct ist_queue *q, const struct outgoing *o, uint64_t t) {
+    struct isti_ring_slot *slot = isti_slot_at(&q->view, t);
+    for (unsigned i = 0; i < o->used; i++)
+        atomic_store_explicit(&slot->body[i], o->words[i], memory_order_relaxed); /* relaxed: the marks' moves of S and FULL order them */
+    IST_POINT(PUT_BODY);
+    int error = mark_all(q, o, t);
+    if (error != 0) {
+        give_up(q, t);
+        return error;
+    }
+    IST_POINT(PUT_MARKED);
+    /* seq_cst, for the waiter's look; its release pairs with the receiver's acquire: body, marks, and what the sender wrote before */
+    atomic_exchange_explicit(&slot->word, isti_slot_word(t, ISTI_SLOT_FULL, 0), memory_order_seq_cst);
+    IST_POINT(PUT_FULL);
+    isti_event_wake_one(&q->view.ring->not_empty);
+    isti_listen_put(&q->view);
+    IST_POINT(PUT_WOKEN);
+    return 0;
+}
+
+int ist_queue_put(ist_queue *q, const ist_queue_message *message, uint64_t deadline, ist_waiter *waiter) {
+    if (q == NULL || message == NULL)
+        return -EINVAL;
+    if (!is_usable(q))
+        return -ENOTRECOVERABLE;
+    struct outgoing o;
+    uint64_t t;
+    int error = prepare(q, message, &o);
+    if (error != 0)
+        return error;
+    error = claim(q, deadline, waiter, &t);
+    if (error == 0)
+        error = fill(q, &o, t);
+    if (!ist_segment_is_null(o.list))
+        ist_segment_release(o.list);
+    return error;
+}
+
+/* ---- getting */
+
+void ist_queue_message_clear(ist_queue_message *m) {
+    const ist_segment *segments = segments_of(m);
+    for (uint32_t i = 0; i < m->count; i++)
+        ist_segment_release(segments[i]);
+    isti_os.free(m->many);
+    m->many = NULL;
+    m->count = 0;
+    m->size = 0;
+}
+
+bool isti_queue_is_waiting(const struct isti_ring_view *v) {
+    const uint64_t h = atomic_load_explicit(&v->row->head, memory_order_seq_cst); /* seq_cst, both: a waiter's second look */
+    const uint64_t word = atomic_load_explicit(&isti_slot_at(v, h)->word, memory_order_seq_cst);
+    return (word != 0 && isti_slot_position(word) == h && isti_slot_state_of(word) != ISTI_SLOT_RSV) || is_shut(v);
+}
+
+/* Moves head over h. */
+static bool advance(struct ist_queue *q, uint64_t h) {
+    /* seq_cst, for who waits for room. acquire and release: the reads of the slot are over before it is written again */
+    return atomic_compare_exchange_strong_explicit(&q->view.row->head, &h, h + 1, memory_order_seq_cst, memory_order_relaxed);
+}
+
+static void has_advanced(struct ist_queue *q, uint64_t h) {
+    isti_ring_punch(&q->view, h + 1);
+    isti_event_wake_one(&q->view.ring->not_full);
+    IST_POINT(GET_WOKEN);
+}
+
+static int own_all(struct isti_domain *d, const uint64_t *few, const struct isti_list *list, uint32_t count, ist_queue_message *out) {
+    out->count = 0;
+    out->many = NULL;
+    if (count > IST_MESSAGE_FEW && (out->many = isti_os.calloc(count, sizeof *out->many)) == NULL)
+        return -ENOMEM;
+    ist_segment *into = out->many != NULL ? out->many : out->few;
+    for (; out->count < count; out->count++) {
+        /* relaxed: acquired with the list */
+        uint64_t ref = list != NULL ? atomic_load_explicit(&list->refs[out->count], memory_order_relaxed) : few[out->count];
+        int error = isti_descriptor_acquire(d, isti_ref_index(ref), isti_ref_generation(ref), &into[out->count]);
+        if (error != 0)
+            return error;
+    }
+    return 0;
+}
+
+/* Owns what the body refers to, into *out; *list, if there is one, until head has moved: who moves it has the duty to free it. */
+static int own(struct ist_queue *q, const uint64_t body[ISTI_BODY], ist_queue_message *out, struct isti_list *list) {
+    struct isti_header header;
+    if (!isti_header_read(body[0], &header))
+        return -EBADMSG;
+    int error;
+    if (header.listed) {
+        error = isti_list_open(q->view.d, body[1], list);
+        if (error == 0)
+            error = list->count > MOST_SEGMENTS ? -EBADMSG : own_all(q->view.d, NULL, list, (uint32_t)list->count, out);
+    } else
+        error = own_all(q->view.d, body + 1, NULL, header.refs, out);
+    if (error != 0)
+        return error;
+    out->tag = header.tag;
+    out->size = header.size;
+    memcpy(out->bytes, body + 1 + header.refs, header.size);
+    return 0;
+}
+
+/* The message at head h. 0; -EAGAIN: somebody else has it; else an error. */
+static int take(struct ist_queue *q, uint64_t h, uint64_t word, ist_queue_message *out) {
+    const struct isti_ring_slot *slot = isti_slot_at(&q->view, h);
+    uint64_t body[ISTI_BODY];
+    for (unsigned i = 0; i < ISTI_BODY; i++)
+        body[i] = atomic_load_explicit(&slot->body[i], memory_order_relaxed); /* relaxed: the word was acquired; advance() checks head */
+    *out = (ist_queue_message){.count = 0};
+    struct isti_list list = {.count = 0};
+    int error = own(q, body, out, &list);
+    IST_POINT(GET_HELD);
+    const bool taken = error == 0 && advance(q, h);
+    if (taken)
+        IST_POINT(GET_TAKEN);
+    ist_segment_release(list.segment);
+    if (taken) {
+        has_advanced(q, h);
+        return 0;
+    }
+    ist_queue_message_clear(out);
+    if (error == 0 || atomic_load_explicit(&q->view.row->head, memory_order_acquire) != h) /* acquire: as in try_get */
+        return -EAGAIN;
+    if (error == -ESTALE || error == -EXDEV || error == -EINVAL || error == -EBADMSG) { /* its marks kept what it names: it's garbage */
+        isti_ring_pass(&q->view, h, word);
+        return -EBADMSG;
+    }
+    return error;
+}
+
+/* -EAGAIN: empty; -EBUSY: *written is at head, and not yet FULL. */
+static int try_get(struct ist_queue *q, ist_queue_message *out, uint64_t *written) {
+    const struct isti_ring_view *v = &q->view;
+    for (;;) {
+        /* seq_cst, both: after the look at `shutdown`. acquire: pairs with the sender's exchange */
+        const uint64_t h = atomic_load_explicit(&v->row->head, memory_order_seq_cst);
+        const uint64_t word = atomic_load_explicit(&isti_slot_at(v, h)->word, memory_order_seq_cst);
+        const bool there = word != 0 && isti_slot_position(word) == h;
+        if (!there || isti_slot_state_of(word) == ISTI_SLOT_RSV) {
+            if (atomic_load_explicit(&v->row->head, memory_order_seq_cst) != h)
+                continue; /* what was read is of another position */
+            *written = word;
+            return there ? -EBUSY : -EAGAIN;
+        }
+        int error;
+        if (isti_slot_state_of(word) == ISTI_SLOT_FULL) {
+            error = take(q, h, word, out);
+            if (error != -EAGAIN)
+                return error;
+            continue;
+        }
+        error = isti_ring_pass(v, h, word);
+        if (error < 0)
+            return error;
+        if (error > 0)
+            has_advanced(q, h);
+    }
+}
+
+int ist_queue_get(ist_queue *q, ist_queue_message *out, uint64_t deadline, ist_waiter *waiter) {
+    if (q == NULL || out == NULL)
+        return -EINVAL;
+    if (!is_usable(q))
+        return -ENOTRECOVERABLE;
+    uint64_t suspected = 0, suspect_at = 0, give_up_at = 0; /* a word that isn't FULL, when its writer is looked at, and until when */
+    for (;;) {
+        const bool shut = is_shut(&q->view);
+        uint64_t written = 0;
+        int error = try_get(q, out, &written);
+        if (error == -EAGAIN && !shut && isti_listen_clear(q)) { /* and once more, for a message that was told in between */
+            error = try_get(q, out, &written);
+            if (error != -EAGAIN)
+                isti_listen_put(&q->view); /* there may be more */
+        }
+        if (error != -EAGAIN && error != -EBUSY)
+            return error;
+        uint64_t until = deadline;
+        if (error == -EBUSY) {
+            const uint64_t now = isti_os.now();
+            if (written != suspected) {
+                suspected = written;
+                suspect_at = now + SUSPECT_NS;
+                give_up_at = now + WRITING_NS;
+            } else if (now >= suspect_at) {
+                if (isti_slot_member(written) != q->view.d->me && isti_sweep_member(q->view.d, isti_slot_member(written)))
+                    continue;
+                suspect_at = now + ISTI_BACKSTOP_NS;
+            }
+            const uint64_t last = deadline < give_up_at ? give_up_at : deadline;
+            if (now >= last)
+                return would_wait(-ETIMEDOUT, deadline);
+            until = suspect_at < last ? suspect_at : last;
+        } else if (shut)
+            return -ESHUTDOWN;
+        error = until == 0 ? -ETIMEDOUT : wait_turn(q, &q->view.ring->not_empty, isti_queue_is_waiting, SPIN_GET, until, waiter);
+        if (error != 0 && !(error == -ETIMEDOUT && until != deadline))
+            return would_wait(error, deadline);
+    }
+}
+
+/* ---- tasks, shutdown, looking */
+
+static bool all_done(const struct isti_ring_view *v) { return isti_ring_unfinished(v) == 0; }
+
+int ist_queue_task_done(ist_queue *q) {
+    if (!is_usable(q))
+        return -ENOTRECOVERABLE;
+    _Atomic(uint64_t) *done = &q->view.ring->done;
+    uint64_t now = atomic_load_explicit(done, memory_order_relaxed); /* relaxed: the exchange checks it */
+    do {
+        if (isti_ring_unfinished(&q->view) == 0)
+            return -ERANGE;
+        /* seq_cst: before the look whether join waits; release: what was done is seen by who joins */
+    } while (!atomic_compare_exchange_weak_explicit(done, &now, now + 1, memory_order_seq_cst, memory_order_relaxed));
+    IST_POINT(DONE_COUNTED);
+    if (all_done(&q->view) && isti_event_awaited(&q->view.ring->all_done))
+        isti_event_wake_all(&q->view.ring->all_done);
+    return 0;
+}
+
+int ist_queue_join(ist_queue *q, uint64_t deadline, ist_waiter *waiter) {
+    if (!is_usable(q))
+        return -ENOTRECOVERABLE;
+    while (!all_done(&q->view)) {
+        int error = suspect_head(q); /* what was never put isn't waited for */
+        if (error > 0)
+            continue;
+        if (error == 0)
+            error = deadline == 0 ? -ETIMEDOUT : wait_turn(q, &q->view.ring->all_done, all_done, SPIN_JOIN, deadline, waiter);
+        if (error != 0)
+            return would_wait(error, deadline);
+    }
+    return 0;
+}
+
+/* Drops what is there; -ETIMEDOUT: what is left is being written by somebody who doesn't go on. */
+static int drop_all(struct ist_queue *q) {
+    const struct isti_ring_view *v = &q->view;
+    const uint64_t deadline = isti_os.now() + WRITING_NS;
+    for (;;) {
+        const uint64_t h = atomic_load_explicit(&v->row->head, memory_order_seq_cst); /* seq_cst, both: as in try_get */
+        const uint64_t word = atomic_load_explicit(&isti_slot_at(v, h)->word, memory_order_seq_cst);
+        if (word == 0 || isti_slot_position(word) != h) {
+            if (atomic_load_explicit(&v->row->head, memory_order_seq_cst) == h)
+                return 0;
+            continue;
+        }
+        if (isti_slot_state_of(word) == ISTI_SLOT_RSV) {
+            if (isti_slot_member(word) != v->d->me)
+                isti_sweep_member(v->d, isti_slot_member(word));
+            if (isti_os.now() >= deadline)
+                return 0; /* when it goes on it finds the queue shut, or its message is got */
+            relax();
+            continue;
+        }
+        int passed = isti_ring_pass(v, h, word);
+        if (passed < 0)
+            return passed;
+        if (passed > 0 && isti_slot_state_of(word) != ISTI_SLOT_SKIP)
+            atomic_fetch_add_explicit(&v->ring->done, 1, memory_order_seq_cst); /* seq_cst: join's look */
+        IST_POINT(SHUTDOWN_DROPPED);
+    }
+}
+
+int ist_queue_shutdown(ist_queue *q, bool immediate) {
+    if (!is_usable(q))
+        return -ENOTRECOVERABLE;
+    struct isti_ring *ring = q->view.ring;
+    atomic_store_explicit(&ring->shutdown, 1, memory_order_seq_cst); /* seq_cst: see the head */
+    IST_POINT(SHUTDOWN_SET);
+    int error = immediate ? drop_all(q) : 0;
+    isti_event_wake_all(&ring->not_empty);
+    isti_event_wake_all(&ring->not_full);
+    isti_event_wake_all(&ring->all_done);
+    isti_listen_put(&q->view);
+    return error;
+}
+
+void ist_queue_read_info(ist_queue *q, ist_queue_info *out) {
+    const struct isti_ring_view *v = &q->view;
+    /* acquire: head first, so that it isn't ahead of tail */
+    const uint64_t head = atomic_load_explicit(&v->row->head, memory_order_acquire);
+    const uint64_t size = atomic_load_explicit(&v->row->tail, memory_order_acquire) - head;
+    const uint64_t capacity = v->maxsize != 0 ? v->maxsize : v->mask + 1 - ISTI_RING_LAG;
+    *out = (ist_queue_info){
+        .size = size < capacity ? size : capacity,
+        .maxsize = v->maxsize,
+        .capacity = capacity,
+        .unfinished = isti_ring_unfinished(v),
+        .shutdown = is_shut(v),
+    };
+}
