@@ -2,6 +2,7 @@
 #ifndef ISTHMUS_ISTHMUS_H
 #define ISTHMUS_ISTHMUS_H
 
+#include <isthmus/clone.h>
 #include <isthmus/error.h>
 #include <isthmus/heap.h>
 #include <isthmus/lease.h>
