@@ -7,10 +7,16 @@
 
 /* ---- what the interpreter has -------------------------------------------------------------------------------------------------------- */
 
+PyObject *clone_dict_item(PyObject *dict, const char *name) { /* PyDict_GetItemString loses MemoryError */
+    PyObject *key = PyUnicode_FromString(name), *value = key == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(dict, key));
+    Py_XDECREF(key);
+    return value;
+}
+
 PyObject *clone_loaded(const char *module, const char *name) {
     PyObject *key = PyUnicode_FromString(module), *found = key == NULL ? NULL : PyImport_GetModule(key), *value = NULL;
     if (found != NULL && PyModule_Check(found))
-        value = Py_XNewRef(PyDict_GetItemString(PyModule_GetDict(found), name));
+        value = clone_dict_item(PyModule_GetDict(found), name);
     Py_XDECREF(found);
     Py_XDECREF(key);
     return value;
@@ -95,10 +101,29 @@ PyObject *clone_registered_name(core_state *state, PyObject *name, bool trusted)
 
 static bool is_known_type(const core_state *state, PyTypeObject *type) {
     PyTypeObject *const known[] = {
-        Py_TYPE(Py_None), &PyBool_Type,      &PyLong_Type,     &PyFloat_Type,    &PyComplex_Type, &PyUnicode_Type,    &PyBytes_Type,
-        &PyTuple_Type,    &PyByteArray_Type, &PyList_Type,     &PyDict_Type,     &PySet_Type,     &PyFrozenSet_Type,  &PyRange_Type,
-        &PySlice_Type,    &PyType_Type,      &PyFunction_Type, &PyCFunction_Type, state->array_type, state->transfer_type, &PyMemoryView_Type,
-        Py_TYPE(Py_Ellipsis), Py_TYPE(Py_NotImplemented),
+        Py_TYPE(Py_None),
+        &PyBool_Type,
+        &PyLong_Type,
+        &PyFloat_Type,
+        &PyComplex_Type,
+        &PyUnicode_Type,
+        &PyBytes_Type,
+        &PyTuple_Type,
+        &PyByteArray_Type,
+        &PyList_Type,
+        &PyDict_Type,
+        &PySet_Type,
+        &PyFrozenSet_Type,
+        &PyRange_Type,
+        &PySlice_Type,
+        &PyType_Type,
+        &PyFunction_Type,
+        &PyCFunction_Type,
+        state->array_type,
+        state->transfer_type,
+        &PyMemoryView_Type,
+        Py_TYPE(Py_Ellipsis),
+        Py_TYPE(Py_NotImplemented),
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (type == known[i])
@@ -124,7 +149,8 @@ static PyObject *core_register_type(PyObject *module, PyObject *const *args, Py_
     PyObject *called = home == NULL ? NULL : PyObject_GetAttrString(given[0], "__qualname__");
     PyObject *name = called == NULL ? NULL : PyUnicode_FromFormat("%S:%S", home, called);
     PyObject *entry = name == NULL ? NULL : PyTuple_Pack(3, name, given[1], given[2]);
-    int result = entry == NULL || PyDict_SetItem(state->clone.types, given[0], entry) < 0 ? -1 : PyDict_SetItem(state->clone.names, name, entry);
+    int result =
+        entry == NULL || PyDict_SetItem(state->clone.types, given[0], entry) < 0 ? -1 : PyDict_SetItem(state->clone.names, name, entry);
     Py_XDECREF(home);
     Py_XDECREF(called);
     Py_XDECREF(name);
@@ -299,10 +325,18 @@ static PyObject *core_loads(PyObject *module, PyObject *const *args, Py_ssize_t 
     Py_buffer view;
     if (trusted < 0 || PyObject_GetBuffer(given[0], &view, PyBUF_SIMPLE) < 0)
         return NULL;
-    PyObject *result =
-        clone_decode(state_of_module(module), view.buf, (size_t)view.len, NULL, 0, trusted > 0 ? CLONE_TRUSTED : 0);
+    PyObject *result = clone_decode(state_of_module(module), view.buf, (size_t)view.len, NULL, 0, trusted > 0 ? CLONE_TRUSTED : 0);
     PyBuffer_Release(&view);
     return result;
+}
+
+/* For tests that register a class of others. */
+static PyObject *core_forget_type(PyObject *module, PyObject *type) {
+    core_state *state = state_of_module(module);
+    PyObject *entry = PyDict_GetItemWithError(state->clone.types, type);
+    if (entry == NULL || PyDict_DelItem(state->clone.names, PyTuple_GET_ITEM(entry, 0)) < 0 || PyDict_DelItem(state->clone.types, type) < 0)
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_KeyError, "%R", type);
+    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(clone_doc,
@@ -327,18 +361,17 @@ PyDoc_STRVAR(loads_doc,
              "imported, no __init__ runs, no pickle is loaded; import_classes=True does both, so only for bytes that you trust.\n"
              "What runs in either case: __hash__ and __eq__ of the keys' classes, and functions given to register_type().");
 
-PyDoc_STRVAR(register_type_doc,
-             "register_type($module, /, cls, encode, decode)\n--\n\n"
-             "How instances of exactly this class are cloned: encode(instance) returns something that can be cloned, decode(it) an instance.\n\n"
-             "For this interpreter; others that shall receive such objects register it, too. Goes before isthmus's own way for dataclasses\n"
-             "and the like. ValueError for builtin types.");
+PyDoc_STRVAR(
+    register_type_doc,
+    "register_type($module, /, cls, encode, decode)\n--\n\n"
+    "How instances of exactly this class are cloned: encode(instance) returns something that can be cloned, decode(it) an instance.\n\n"
+    "For this interpreter; others that shall receive such objects register it, too. Goes before isthmus's own way for dataclasses\n"
+    "and the like. ValueError for builtin types.");
 
 PyMethodDef clone_functions[] = {
-    {"clone", KEYWORDS(core_clone), clone_doc},
-    {"dumps", KEYWORDS(core_dumps), dumps_doc},
-    {"loads", KEYWORDS(core_loads), loads_doc},
-    {"register_type", KEYWORDS(core_register_type), register_type_doc},
-    {NULL, NULL, 0, NULL},
+    {"clone", KEYWORDS(core_clone), clone_doc},       {"dumps", KEYWORDS(core_dumps), dumps_doc},
+    {"loads", KEYWORDS(core_loads), loads_doc},       {"register_type", KEYWORDS(core_register_type), register_type_doc},
+    {"_forget_type", core_forget_type, METH_O, NULL}, {NULL, NULL, 0, NULL},
 };
 
 /* ---- into the module -------------------------------------------------------------------------------------------------------------------------- */
@@ -349,7 +382,8 @@ int clone_init(PyObject *module, core_state *state) {
     state->clone.getstate = PyObject_GetAttrString((PyObject *)&PyBaseObject_Type, "__getstate__");
     state->clone.create = PyObject_GetAttrString((PyObject *)&PyBaseObject_Type, "__new__");
     state->clone.fields = PyUnicode_InternFromString("__dataclass_fields__");
-    if (state->clone.fields == NULL || state->clone.types == NULL || state->clone.names == NULL || state->clone.getstate == NULL || state->clone.create == NULL)
+    if (state->clone.fields == NULL || state->clone.types == NULL || state->clone.names == NULL || state->clone.getstate == NULL ||
+        state->clone.create == NULL)
         return -1;
     return PyModule_AddFunctions(module, clone_functions);
 }

@@ -71,6 +71,7 @@ extern PyMethodDef clone_functions[];
 /* clone.c: what both directions ask of the interpreter; borrowed unless said otherwise. */
 #include <datetime.h>
 PyDateTime_CAPI *clone_datetime(core_state *state); /* of the datetime module, if it is loaded; NULL without an exception: it isn't */
+PyObject *clone_dict_item(PyObject *dict, const char *name); /* new; NULL, with or without an exception */
 PyObject *clone_loaded(const char *module, const char *name); /* an attribute of a loaded module, new; NULL, with or without an exception */
 PyObject *clone_helper(core_state *state, const char *name); /* of isthmus._clone; new */
 /* What register_type was told of a type: (name, encode, decode). `ask`: or what isthmus._clone says, which knows some of the standard
@@ -99,7 +100,16 @@ static inline bool clone_has_dict(const PyTypeObject *type) {
 /* clone_write.c: encodes into *out, which is empty; -1 with an exception: the caller clears it. */
 int clone_write(core_state *state, PyObject *object, unsigned flags, clone_encoded *out);
 #define PUT_PUSHED 1 /* its items follow */
-typedef enum put_label { LABEL_ITEM, LABEL_NAMES, LABEL_CLASS, LABEL_REGISTERED, LABEL_EXCEPTION, LABEL_FIELDS, LABEL_ROUGH, LABEL_NONE } put_label;
+typedef enum put_label {
+    LABEL_ITEM,
+    LABEL_NAMES,
+    LABEL_CLASS,
+    LABEL_REGISTERED,
+    LABEL_EXCEPTION,
+    LABEL_FIELDS,
+    LABEL_ROUGH,
+    LABEL_NONE
+} put_label;
 /* Makes room for n bytes; where they go, or NULL with MemoryError. The caller moves e->out->used. */
 unsigned char *clone_room(encoder *e, size_t n);
 void clone_wrote(encoder *e, unsigned char *end);

@@ -69,7 +69,7 @@ const char *clone_exception_attribute(size_t i, PyObject **class) {
 
 PyObject *clone_builtin_descriptor(PyObject *class, const char *name) {
     PyObject *dict = PyType_GetDict((PyTypeObject *)class);
-    PyObject *descriptor = dict == NULL ? NULL : Py_XNewRef(PyDict_GetItemString(dict, name));
+    PyObject *descriptor = dict == NULL ? NULL : clone_dict_item(dict, name);
     Py_XDECREF(dict);
     if (descriptor == NULL && !PyErr_Occurred())
         PyErr_Format(PyExc_SystemError, "%R has no %s", class, name);
@@ -83,22 +83,22 @@ static int set_exception_attributes(decoder *d, PyObject *exception, PyObject *a
     const char *name;
     Py_ssize_t left = PyDict_GET_SIZE(attributes);
     for (size_t i = 0; (name = clone_exception_attribute(i, &class)) != NULL; i++) {
-        PyObject *value = PyDict_GetItemString(attributes, name);
-        if (value == NULL || !PyObject_TypeCheck(exception, (PyTypeObject *)class))
-            continue;
-        PyObject *descriptor = clone_builtin_descriptor(class, name);
+        PyObject *value = PyObject_TypeCheck(exception, (PyTypeObject *)class) ? clone_dict_item(attributes, name) : NULL;
+        PyObject *descriptor = value == NULL ? NULL : clone_builtin_descriptor(class, name);
         const int result = descriptor == NULL ? -1 : Py_TYPE(descriptor)->tp_descr_set(descriptor, exception, value);
+        const bool there = value != NULL;
+        Py_XDECREF(value);
         Py_XDECREF(descriptor);
-        if (result < 0)
+        if (result < 0 && PyErr_Occurred())
             return -1;
-        left--;
+        left -= there;
     }
     return left == 0 ? 0 : decode_failed(d, "an exception with an attribute that its class hasn't");
 }
 
 /* With its arguments, or for the time being without any. */
 static PyObject *make_exception(decoder *d, PyObject *class, PyObject *arguments) {
-    PyObject *exception = builtin_base((PyTypeObject *)class)->tp_new((PyTypeObject *)class, arguments, NULL);
+    PyObject *exception = make_sensible(d, builtin_base((PyTypeObject *)class)->tp_new((PyTypeObject *)class, arguments, NULL));
     if (exception == NULL || PyExceptionInstance_Check(exception))
         return exception;
     Py_DECREF(exception);
@@ -110,7 +110,10 @@ static int give_arguments(decoder *d, open_item *f, PyObject *class, PyObject *a
         return decode_failed(d, "an exception whose arguments aren't a tuple");
     if (f->key == NULL && (f->key = make_exception(d, class, arguments)) != NULL && f->number > 0)
         d->kept[f->number - 1].object = Py_NewRef(f->key);
-    return f->key == NULL ? -1 : builtin_base((PyTypeObject *)class)->tp_init(f->key, arguments, NULL);
+    if (f->key == NULL)
+        return -1;
+    const bool done = builtin_base((PyTypeObject *)class)->tp_init(f->key, arguments, NULL) == 0;
+    return make_sensible(d, done ? f->key : NULL) == NULL ? -1 : 0;
 }
 
 int exception_item(decoder *d, open_item *f, Py_ssize_t i) {
@@ -163,7 +166,8 @@ PyObject *make_instance(decoder *d, PyObject *class) {
         refuse_class(d, class, "a dataclass");
         return NULL;
     }
-    PyObject *instance = PyObject_CallOneArg(d->state->clone.create, class); /* object.__new__, which sees whether it may be */
+    PyObject *instance =
+        make_sensible(d, PyObject_CallOneArg(d->state->clone.create, class)); /* object.__new__, which sees whether it may be */
     if (instance != NULL)
         Py_XSETREF(d->checked, (PyTypeObject *)Py_NewRef(class));
     return instance;
@@ -177,7 +181,8 @@ PyObject *make_namedtuple(decoder *d, PyObject *class, Py_ssize_t n) {
         return NULL;
     }
     if (PyTuple_GET_SIZE(fields) != n)
-        return PyErr_Format(d->state->CloneError, "%R has %zd fields here, and had %zd where it comes from", class, PyTuple_GET_SIZE(fields), n);
+        return PyErr_Format(d->state->CloneError, "%R has %zd fields here, and had %zd where it comes from", class,
+                            PyTuple_GET_SIZE(fields), n);
     PyObject *tuple = ((PyTypeObject *)class)->tp_alloc((PyTypeObject *)class, n);
     for (Py_ssize_t i = 0; tuple != NULL && i < n; i++)
         PyTuple_SET_ITEM(tuple, i, Py_None); /* immortal */
@@ -186,9 +191,9 @@ PyObject *make_namedtuple(decoder *d, PyObject *class, Py_ssize_t n) {
 
 int set_instance_attribute(decoder *d, PyObject *instance, PyObject *name, PyObject *value) {
     PyTypeObject *type = Py_TYPE(instance);
-    PyObject *descriptor = _PyType_Lookup(type, name);
+    PyObject *descriptor = _PyType_Lookup(type, name); /* borrowed from the class, which nothing here changes */
     if (descriptor == NULL || Py_TYPE(descriptor)->tp_descr_set == NULL || Py_IS_TYPE(descriptor, &PyMemberDescr_Type))
-        return PyObject_GenericSetAttr(instance, name, value);
+        return make_sensible(d, PyObject_GenericSetAttr(instance, name, value) == 0 ? instance : NULL) == NULL ? -1 : 0;
     /* a property or the like: the attribute stands in the dict, behind it */
     PyObject *dict = clone_has_dict(type) ? PyObject_GenericGetDict(instance, NULL) : NULL;
     if (dict == NULL)
@@ -224,9 +229,10 @@ PyObject *make_member(decoder *d, PyObject *class, PyObject *of) {
     PyObject *member = NULL;
     if (PyUnicode_CheckExact(of)) {
         PyObject *dict = PyType_GetDict((PyTypeObject *)class);
-        PyObject *members = dict == NULL ? NULL : PyDict_GetItemString(dict, "_member_map_");
+        PyObject *members = dict == NULL ? NULL : clone_dict_item(dict, "_member_map_");
         if (members != NULL && PyDict_CheckExact(members))
             member = Py_XNewRef(PyDict_GetItemWithError(members, of));
+        Py_XDECREF(members);
         Py_XDECREF(dict);
     } else if (PyLong_CheckExact(of)) {
         PyObject *helper = clone_helper(d->state, "flags");
@@ -252,7 +258,8 @@ PyObject *make_registered(decoder *d, PyObject *name, PyObject *value) {
                          d->flags & CLONE_TRUSTED ? "" : ", or its module isn't loaded");
         return NULL;
     }
-    PyObject *object = PyObject_CallOneArg(PyTuple_GET_ITEM(entry, 2), value);
+    const int theirs = PyDict_Contains(d->state->clone.names, name); /* then its exceptions are, too */
+    PyObject *object = theirs < 0 ? NULL : PyObject_CallOneArg(PyTuple_GET_ITEM(entry, 2), value);
     Py_DECREF(entry);
-    return object;
+    return theirs != 0 ? object : make_sensible(d, object);
 }

@@ -59,6 +59,9 @@ typedef struct decoder {
 PyObject *decode_refuse(decoder *d, const char *format, ...);
 #define decode_failed(...) (decode_refuse(__VA_ARGS__), -1)
 
+/* Passes on what was made, or its exception: as CloneError if it says that the message made no sense. */
+PyObject *make_sensible(decoder *d, PyObject *object);
+
 /* clone_class.c: of untrusted items; new, NULL with an exception. */
 PyObject *make_global(decoder *d, PyObject *module, PyObject *name);
 PyObject *make_member(decoder *d, PyObject *class, PyObject *of);

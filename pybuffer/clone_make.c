@@ -6,29 +6,22 @@
 
 /* ---- dates and times ------------------------------------------------------------------------------------------------------------------ */
 
-static const PyDateTime_CAPI *datetime_of(decoder *d) {
-    PyDateTime_CAPI *datetime = clone_datetime(d->state);
-    if (datetime == NULL && !PyErr_Occurred() && (d->flags & CLONE_TRUSTED)) {
+/* Of the datetime module; *out is NULL if that is written in Python (3.12's interpreters with a GIL of their own). -1 with an exception. */
+static int datetime_of(decoder *d, const PyDateTime_CAPI **out) {
+    if (d->flags & CLONE_TRUSTED) {
         PyObject *module = PyImport_ImportModule("datetime");
         if (module == NULL)
-            return NULL;
+            return -1;
         Py_DECREF(module);
-        datetime = clone_datetime(d->state);
     }
-    if (datetime == NULL && !PyErr_Occurred())
+    *out = clone_datetime(d->state);
+    if (*out != NULL)
+        return 0;
+    PyObject *is_there = PyErr_Occurred() ? NULL : clone_loaded("datetime", "datetime");
+    if (is_there == NULL && !PyErr_Occurred())
         PyErr_SetString(d->state->CloneError, "a date or time, and datetime isn't loaded: import it before, or say import_classes=True");
-    return datetime;
-}
-
-/* An exception that says which number makes no sense becomes CloneError. */
-static PyObject *sensible(decoder *d, PyObject *object) {
-    if (object != NULL || !(PyErr_ExceptionMatches(PyExc_ValueError) || PyErr_ExceptionMatches(PyExc_OverflowError) ||
-                            PyErr_ExceptionMatches(PyExc_TypeError)))
-        return object;
-    PyObject *raised = PyErr_GetRaisedException();
-    decode_refuse(d, "%S", raised);
-    Py_DECREF(raised);
-    return NULL;
+    Py_XDECREF(is_there);
+    return is_there == NULL ? -1 : 0;
 }
 
 static PyObject *make_delta(const PyDateTime_CAPI *datetime, const unsigned char *at) {
@@ -41,8 +34,8 @@ static PyObject *make_clock(const PyDateTime_CAPI *datetime, const unsigned char
 }
 
 static PyObject *make_moment(const PyDateTime_CAPI *datetime, const unsigned char *at, PyObject *zone) {
-    return datetime->DateTime_FromDateAndTimeAndFold(ist_clone_get16(at), at[2], at[3], at[4], at[5], at[6], (int32_t)ist_clone_get32(at + 8),
-                                                     zone, at[7], datetime->DateTimeType);
+    return datetime->DateTime_FromDateAndTimeAndFold(ist_clone_get16(at), at[2], at[3], at[4], at[5], at[6],
+                                                     (int32_t)ist_clone_get32(at + 8), zone, at[7], datetime->DateTimeType);
 }
 
 static PyObject *make_timezone(const PyDateTime_CAPI *datetime, const unsigned char *at, PyObject *name) {
@@ -53,18 +46,27 @@ static PyObject *make_timezone(const PyDateTime_CAPI *datetime, const unsigned c
 }
 
 static PyObject *make_time(decoder *d, unsigned kind, const unsigned char *at, PyObject *of) {
-    const PyDateTime_CAPI *datetime = datetime_of(d);
-    if (datetime == NULL)
+    const PyDateTime_CAPI *datetime;
+    if (datetime_of(d, &datetime) < 0)
         return NULL;
+    if (kind == IST_CLONE_TIMEZONE && of != Py_None && !PyUnicode_CheckExact(of))
+        return decode_refuse(d, "a time zone whose name isn't text");
+    if (datetime == NULL) {
+        PyObject *helper = clone_helper(d->state, "make_time");
+        const Py_ssize_t size = kind == IST_CLONE_UTC ? 0 : 12;
+        PyObject *made = helper == NULL ? NULL : PyObject_CallFunction(helper, "iy#O", (int)kind - IST_CLONE_DATE, at, size, of);
+        Py_XDECREF(helper);
+        return make_sensible(d, made);
+    }
     switch (kind) {
-    case IST_CLONE_DATE: return sensible(d, datetime->Date_FromDate(ist_clone_get16(at), at[2], at[3], datetime->DateType));
+    case IST_CLONE_DATE: return make_sensible(d, datetime->Date_FromDate(ist_clone_get16(at), at[2], at[3], datetime->DateType));
     case IST_CLONE_TIME:
-    case IST_CLONE_ZONED_TIME: return sensible(d, make_clock(datetime, at, of));
+    case IST_CLONE_ZONED_TIME: return make_sensible(d, make_clock(datetime, at, of));
     case IST_CLONE_DATETIME:
-    case IST_CLONE_ZONED_DATETIME: return sensible(d, make_moment(datetime, at, of));
-    case IST_CLONE_TIMEDELTA: return sensible(d, make_delta(datetime, at));
+    case IST_CLONE_ZONED_DATETIME: return make_sensible(d, make_moment(datetime, at, of));
+    case IST_CLONE_TIMEDELTA: return make_sensible(d, make_delta(datetime, at));
     case IST_CLONE_UTC: return Py_NewRef(datetime->TimeZone_UTC);
-    default: return sensible(d, make_timezone(datetime, at, of));
+    default: return make_sensible(d, make_timezone(datetime, at, of));
     }
 }
 
@@ -202,7 +204,7 @@ static PyObject *make_array_array(decoder *d, const ist_clone_item *item) {
     Py_XDECREF(done);
     Py_XDECREF(view);
     Py_DECREF(type);
-    return sensible(d, array);
+    return make_sensible(d, array);
 }
 
 /* ---- the rest ---------------------------------------------------------------------------------------------------------------------------- */
@@ -213,17 +215,13 @@ PyObject *make_leaf(decoder *d, const ist_clone_item *item) {
     switch (item->kind) {
     case IST_CLONE_ELLIPSIS: return Py_Ellipsis;
     case IST_CLONE_NOT_IMPLEMENTED: return Py_NotImplemented;
-    case IST_CLONE_COMPLEX:
-        memcpy(parts, item->data, sizeof parts);
-        return PyComplex_FromDoubles(parts[0], parts[1]);
+    case IST_CLONE_COMPLEX: memcpy(parts, item->data, sizeof parts); return PyComplex_FromDoubles(parts[0], parts[1]);
     case IST_CLONE_BYTES: return PyBytes_FromStringAndSize((const char *)item->data, (Py_ssize_t)item->n);
     case IST_CLONE_BYTEARRAY: return PyByteArray_FromStringAndSize((const char *)item->data, (Py_ssize_t)item->n);
     case IST_CLONE_DATE:
     case IST_CLONE_TIME:
     case IST_CLONE_DATETIME:
-    case IST_CLONE_TIMEDELTA:
-        memcpy(data, item->data, item->n);
-        return make_time(d, item->kind, data, Py_None);
+    case IST_CLONE_TIMEDELTA: memcpy(data, item->data, item->n); return make_time(d, item->kind, data, Py_None);
     case IST_CLONE_UTC: return make_time(d, item->kind, data, Py_None);
     case IST_CLONE_ARRAY: return make_array(d, item->n);
     case IST_CLONE_CONTENTS: return make_contents(d, item);
@@ -235,13 +233,14 @@ PyObject *make_leaf(decoder *d, const ist_clone_item *item) {
 static PyObject *make_range(decoder *d, PyObject *start, PyObject *stop, PyObject *step) {
     if (!PyLong_CheckExact(start) || !PyLong_CheckExact(stop) || !PyLong_CheckExact(step))
         return decode_refuse(d, "a range of what isn't integers");
-    return sensible(d, PyObject_CallFunctionObjArgs((PyObject *)&PyRange_Type, start, stop, step, NULL));
+    return make_sensible(d, PyObject_CallFunctionObjArgs((PyObject *)&PyRange_Type, start, stop, step, NULL));
 }
 
 /* A pickle runs what it says. */
 static PyObject *make_pickled(decoder *d, PyObject *parts) {
     if (!(d->flags & CLONE_TRUSTED)) {
-        PyErr_SetString(d->state->CloneError, "a pickle is among it, which may run anything: say import_classes=True if you trust these bytes");
+        PyErr_SetString(d->state->CloneError,
+                        "a pickle is among it, which may run anything: say import_classes=True if you trust these bytes");
         return NULL;
     }
     if (!PyTuple_CheckExact(parts) || PyTuple_GET_SIZE(parts) < 1 || !PyBytes_CheckExact(PyTuple_GET_ITEM(parts, 0)))

@@ -58,9 +58,11 @@ static int put_global(encoder *e, PyObject *object) {
     PyObject *module = PyObject_GetAttrString(object, "__module__"), *found = NULL;
     PyObject *name = module == NULL ? NULL : PyObject_GetAttrString(object, "__qualname__");
     int result = -1;
-    if (name == NULL) {
+    if (name == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
         PyErr_Clear();
         result = clone_refuse(e, "a %.200s without a name", Py_TYPE(object)->tp_name);
+    } else if (name == NULL) {
+        result = -1;
     } else if (!PyUnicode_CheckExact(module) || !PyUnicode_CheckExact(name)) {
         result = clone_refuse(e, "%R isn't of a module, so it can't be found by its name", object);
     } else if ((found = clone_find_global(clone_state(e), module, name, false)) != object) {
@@ -182,7 +184,8 @@ static int put_dataclass(encoder *e, PyObject *object) {
 /* OSError keeps file names apart from its args, which are then what its constructor would say again. */
 static PyObject *exception_arguments(PyBaseExceptionObject *exception) {
     PyObject *args = exception->args;
-    if (!PyObject_TypeCheck((PyObject *)exception, (PyTypeObject *)PyExc_OSError) || !PyTuple_CheckExact(args) || PyTuple_GET_SIZE(args) != 2)
+    if (!PyObject_TypeCheck((PyObject *)exception, (PyTypeObject *)PyExc_OSError) || !PyTuple_CheckExact(args) ||
+        PyTuple_GET_SIZE(args) != 2)
         return args == NULL ? PyTuple_New(0) : Py_NewRef(args);
     const PyOSErrorObject *error = (PyOSErrorObject *)exception;
     PyObject *number = PyTuple_GET_ITEM(args, 0), *text = PyTuple_GET_ITEM(args, 1);
@@ -274,11 +277,38 @@ static int put_timezone(encoder *e, PyObject *zone, const PyDateTime_CAPI *datet
     return clone_push_children(e, children, LABEL_NONE, NULL, 0);
 }
 
+/* The datetime module in Python, which 3.12's interpreters with a GIL of their own have: isthmus._clone takes the object to pieces. */
+static int put_python_time(encoder *e, PyObject *o) {
+    PyObject *is_there = clone_loaded("datetime", "datetime"), *helper = NULL, *parts = NULL;
+    if (is_there == NULL)
+        return PyErr_Occurred() ? -1 : 2;
+    Py_DECREF(is_there);
+    helper = clone_helper(clone_state(e), "time_parts");
+    if (helper != NULL)
+        parts = PyObject_CallOneArg(helper, o); /* (kind, counted from IST_CLONE_DATE; bytes; an item, or nothing), or None */
+    Py_XDECREF(helper);
+    int kind, result = parts == NULL ? -1 : 2;
+    const char *data;
+    Py_ssize_t size;
+    PyObject *zone = NULL;
+    if (parts != NULL && parts != Py_None) {
+        unsigned char *at = PyArg_ParseTuple(parts, "iy#|O", &kind, &data, &size, &zone) ? clone_room(e, IST_CLONE_ROOM) : NULL;
+        if (at != NULL) {
+            at = ist_clone_put_tag(at, IST_CLONE_DATE + (unsigned)kind);
+            memcpy(at, data, (size_t)size);
+            clone_wrote(e, at + size);
+        }
+        result = at == NULL ? -1 : zone == NULL ? 0 : clone_push_children(e, CHILDREN(zone), LABEL_NONE, NULL, 0);
+    }
+    Py_XDECREF(parts);
+    return result;
+}
+
 /* 2: it is none of them. */
 static int put_time(encoder *e, PyObject *o) {
     const PyDateTime_CAPI *datetime = clone_datetime(clone_state(e));
     if (datetime == NULL)
-        return PyErr_Occurred() ? -1 : 2;
+        return PyErr_Occurred() ? -1 : put_python_time(e, o);
     const PyTypeObject *type = Py_TYPE(o);
     if (type == Py_TYPE(datetime->TimeZone_UTC))
         return put_timezone(e, o, datetime);
@@ -333,7 +363,7 @@ static int put_memoryview(encoder *e, PyObject *view) {
 /* Fortran order, and not C order as well: it arrives as it was. */
 static bool is_transposed(PyObject *ndarray) {
     Py_buffer view;
-    if (PyObject_GetBuffer(ndarray, &view, PyBUF_STRIDES) < 0) { /* a dtype that has no format: C order then */
+    if (PyObject_GetBuffer(ndarray, &view, PyBUF_STRIDES) < 0) { /* as it never fails for an ndarray of a plain dtype: C order then */
         PyErr_Clear();
         return false;
     }
@@ -370,14 +400,13 @@ static int put_array_array(encoder *e, PyObject *array) {
     return clone_put_view(e, head, sizeof head, array);
 }
 
-static bool is_named(PyObject *object, const char *full, const char *module, const char *name) {
+/* -1 with an exception. */
+static int is_named(PyObject *object, const char *full, const char *module, const char *name) {
     if (strcmp(Py_TYPE(object)->tp_name, full) != 0)
-        return false;
+        return 0;
     PyObject *type = clone_loaded(module, name);
-    if (type == NULL)
-        PyErr_Clear();
     Py_XDECREF(type);
-    return type == (PyObject *)Py_TYPE(object);
+    return type == NULL && PyErr_Occurred() ? -1 : type == (PyObject *)Py_TYPE(object);
 }
 
 /* ---- the rest ------------------------------------------------------------------------------------------------------------------------------ */
@@ -412,8 +441,9 @@ static int put_exact(encoder *e, PyObject *o) {
         return put_slice(e, o);
     if (type == state->array_type) {
         if (clone_flags(e) & CLONE_BY_VALUE)
-            return clone_refuse(e, "a SharedArray goes by reference, and what dumps() returns holds none: use isthmus.clone() or a queue, or "
-                                   "a.tobytes(), or numpy.asarray(a)");
+            return clone_refuse(e,
+                                "a SharedArray goes by reference, and what dumps() returns holds none: use isthmus.clone() or a queue, or "
+                                "a.tobytes(), or numpy.asarray(a)");
         return clone_put_array(e, (SharedArrayObject *)o);
     }
     if (type == state->transfer_type) {
@@ -425,9 +455,11 @@ static int put_exact(encoder *e, PyObject *o) {
         return put_memoryview(e, o);
     if (PyType_Check(o) || type == &PyFunction_Type || type == &PyCFunction_Type)
         return put_global(e, o);
-    if (is_named(o, "array.array", "array", "array"))
-        return put_array_array(e, o);
-    return is_named(o, "numpy.ndarray", "numpy", "ndarray") ? put_ndarray(e, o) : put_time(e, o);
+    int is = is_named(o, "array.array", "array", "array");
+    if (is != 0)
+        return is < 0 ? -1 : put_array_array(e, o);
+    is = is_named(o, "numpy.ndarray", "numpy", "ndarray");
+    return is < 0 ? -1 : is ? put_ndarray(e, o) : put_time(e, o);
 }
 
 /* 2: neither, -1. */

@@ -29,6 +29,16 @@ PyObject *decode_refuse(decoder *d, const char *format, ...) {
     return NULL;
 }
 
+PyObject *make_sensible(decoder *d, PyObject *object) {
+    if (object != NULL || !PyErr_ExceptionMatches(PyExc_Exception) || PyErr_ExceptionMatches(PyExc_MemoryError) ||
+        PyErr_ExceptionMatches(PyExc_ImportError) || PyErr_ExceptionMatches(d->state->Error))
+        return object;
+    PyObject *raised = PyErr_GetRaisedException();
+    decode_refuse(d, "%S", raised);
+    Py_DECREF(raised);
+    return NULL;
+}
+
 /* Room for one more; NULL with MemoryError. */
 static void *more(void *items, size_t count, size_t *room, size_t size) {
     if (count < *room)
@@ -239,6 +249,8 @@ static inline uint64_t items_of(const ist_clone_item *item) {
 
 static int begin(decoder *d, const ist_clone_item *item) {
     const uint64_t n = items_of(item);
+    if (n == 0 && item->kind == IST_CLONE_NAMEDTUPLE)
+        return decode_failed(d, "a named tuple without a class");
     open_item *open = more(d->open, d->depth, &d->open_room, sizeof *open);
     if (open == NULL)
         return -1;

@@ -90,7 +90,8 @@ static PyObject *step_of(const frame *f) {
         return PyUnicode_FromString("");
     switch (f->kind) {
     case FRAME_LIST: return PyUnicode_FromFormat("[%zd]", f->next - 1);
-    case FRAME_DICT: return f->key == NULL ? PyUnicode_FromString("") : f->value != NULL ? PyUnicode_FromString("<key>") : step_of_key(f->key);
+    case FRAME_DICT:
+        return f->key == NULL ? PyUnicode_FromString("") : f->value != NULL ? PyUnicode_FromString("<key>") : step_of_key(f->key);
     case FRAME_SET: return PyUnicode_FromString("<item>");
     case FRAME_TUPLE: break;
     }
@@ -554,7 +555,8 @@ static void pop(encoder *e) {
     Py_DECREF(f->container);
 }
 
-static int put_container(encoder *e, PyObject *object, frame_kind kind, Py_ssize_t count, unsigned few, Py_ssize_t few_count, unsigned many) {
+static int put_container(encoder *e, PyObject *object, frame_kind kind, Py_ssize_t count, unsigned few, Py_ssize_t few_count,
+                         unsigned many) {
     unsigned char *at = room_for(e, IST_CLONE_ROOM);
     if (at == NULL)
         return -1;
@@ -638,9 +640,8 @@ static inline int put(encoder *e, PyObject *object) {
         int seen = begin(e, object, false);
         if (seen != 0)
             return seen < 0 ? -1 : 0;
-        return type == &PyDict_Type
-                   ? put_container(e, object, FRAME_DICT, PyDict_GET_SIZE(object), IST_CLONE_FEW_DICT, 16, IST_CLONE_DICT)
-                   : put_container(e, object, FRAME_LIST, PyList_GET_SIZE(object), IST_CLONE_FEW_LIST, 16, IST_CLONE_LIST);
+        return type == &PyDict_Type ? put_container(e, object, FRAME_DICT, PyDict_GET_SIZE(object), IST_CLONE_FEW_DICT, 16, IST_CLONE_DICT)
+                                    : put_container(e, object, FRAME_LIST, PyList_GET_SIZE(object), IST_CLONE_FEW_LIST, 16, IST_CLONE_LIST);
     }
     if (type == &PyTuple_Type) {
         int seen = PyTuple_GET_SIZE(object) > 0 ? begin(e, object, false) : 0; /* the empty one is always the same */

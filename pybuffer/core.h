@@ -327,8 +327,8 @@ extern PyMethodDef message_array_methods[]; /* merged into SharedArray's methods
 int transfer_init(PyObject *module, core_state *state);
 ist_message *transfer_send(PyObject *transfer); /* its message, once; NULL with an exception */
 ist_message *transfer_peek(PyObject *transfer); /* a copy of it, which doesn't use it up; NULL with an exception */
-bool transfer_pending(PyObject *transfer);        /* whether it has its message still */
-int transfer_check(SharedArrayObject *a);       /* -1 with DetachedError or BufferError: its reference can't be moved */
+bool transfer_pending(PyObject *transfer); /* whether it has its message still */
+int transfer_check(SharedArrayObject *a); /* -1 with DetachedError or BufferError: its reference can't be moved */
 
 /* xid.c: CPython's cross-interpreter data, one small file per signature family */
 int xid_register(core_state *state);

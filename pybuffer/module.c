@@ -260,9 +260,11 @@ static int errors_init(PyObject *module, core_state *state) {
     state->DetachedError =
         new_error(module, "DetachedError", "Use of a handle that was released, or inherited through fork.", state->Error, PyExc_ValueError);
     state->WorkerError = new_error(module, "WorkerError", "A worker failed; the text has its traceback.", state->Error, PyExc_RuntimeError);
-    state->CloneError = new_error(module, "CloneError", "What can't be cloned, with the path that leads there; or bytes that aren't a clone.",
-                                  state->Error, PyExc_TypeError);
-    return state->SegmentGoneError == NULL || state->DetachedError == NULL || state->WorkerError == NULL || state->CloneError == NULL ? -1 : 0;
+    state->CloneError =
+        new_error(module, "CloneError", "What can't be cloned, with the path that leads there; or bytes that aren't a clone.", state->Error,
+                  PyExc_TypeError);
+    return state->SegmentGoneError == NULL || state->DetachedError == NULL || state->WorkerError == NULL || state->CloneError == NULL ? -1
+                                                                                                                                      : 0;
 }
 
 static int info_init(PyObject *module, core_state *state) {
@@ -289,7 +291,8 @@ static int core_exec(PyObject *module) {
         transfer_init(module, state) < 0 || PyModule_AddFunctions(module, core_functions) < 0 ||
         PyModule_AddFunctions(module, create_functions) < 0 || PyModule_AddFunctions(module, asarray_functions) < 0 ||
         PyModule_AddFunctions(module, memmap_functions) < 0 || PyModule_AddFunctions(module, dlpack_functions) < 0 ||
-        PyModule_AddFunctions(module, arrow_functions) < 0 || message_init(module, state) < 0 || clone_init(module, state) < 0 || worker_init(module, state) < 0)
+        PyModule_AddFunctions(module, arrow_functions) < 0 || message_init(module, state) < 0 || clone_init(module, state) < 0 ||
+        worker_init(module, state) < 0)
         return -1;
     return xid_register(state); /* last: from here on arrays may come in */
 }

@@ -78,7 +78,7 @@ enum ist_clone_kind {
     IST_CLONE_EXCEPTION,   /* 1 byte: whether its context is hidden; 6 items: class, args, attributes, state, cause, context */
     IST_CLONE_REGISTERED,  /* 2 items: the name of its type, and what its encoder made of it */
     IST_CLONE_PICKLE,      /* 1 item: a tuple of the pickle's bytes and the arrays in it */
-    IST_CLONE_ARRAY,       /* n: the number of an array that travels beside the message */
+    IST_CLONE_ARRAY,       /* n, less than 2**32 - 1: the number of an array that travels beside the message */
     IST_CLONE_CONTENTS,    /* n bytes: an array by value: dtype, shape and contents (docs/clone.md) */
     IST_CLONE_NDARRAY,     /* 1 item, an array: as numpy's */
     IST_CLONE_NDARRAY_F,   /* 1 item: the same, to be transposed */
@@ -214,7 +214,7 @@ IST_MUST_CHECK static inline int ist_clone_next_other(ist_clone_reader *r, ist_c
     case IST_CLONE_ZONED_TIME: return ist_clone_data(r, 8, 1, item) == 0 ? ist_clone_begin(r, 1, 1, item) : -EBADMSG;
     case IST_CLONE_ZONED_DATETIME:
     case IST_CLONE_TIMEZONE: return ist_clone_data(r, 12, 1, item) == 0 ? ist_clone_begin(r, 1, 1, item) : -EBADMSG;
-    case IST_CLONE_ARRAY: return ist_clone_count(r, &item->n);
+    case IST_CLONE_ARRAY: return ist_clone_count(r, &item->n) == 0 && item->n < UINT32_MAX ? 0 : -EBADMSG;
     case IST_CLONE_ARRAY_ARRAY:
         if (ist_clone_data(r, 1, 1, item) != 0)
             return -EBADMSG;

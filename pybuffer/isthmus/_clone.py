@@ -12,7 +12,7 @@ from typing import Any
 
 from ._core import SharedArray
 
-__all__ = ["flags", "is_plain", "of_name", "of_type", "pickled", "unpickled"]
+__all__ = ["flags", "is_plain", "make_time", "of_name", "of_type", "pickled", "time_parts", "unpickled"]
 
 type Entry = tuple[str, Callable[[Any], Any], Callable[[Any], Any]]
 
@@ -131,6 +131,64 @@ def flags(cls: Any, value: int) -> Any:
         return enum.Flag._missing_.__func__(cls, value)  # type: ignore[attr-defined]
     except ValueError:
         return None
+
+
+_DATE, _TIME, _DATETIME, _ZONED_TIME, _ZONED_DATETIME, _TIMEDELTA, _UTC, _TIMEZONE = range(8)  # as in <isthmus/clone.h>
+
+
+def _date_bytes(date: Any) -> bytes:
+    return bytes((date.year & 0xFF, date.year >> 8, date.month, date.day))
+
+
+def _clock_bytes(clock: Any) -> bytes:
+    return bytes((clock.hour, clock.minute, clock.second, clock.fold)) + clock.microsecond.to_bytes(4, "little")
+
+
+def _delta_bytes(delta: Any) -> bytes:
+    return b"".join(n.to_bytes(4, "little", signed=True) for n in (delta.days, delta.seconds, delta.microseconds))
+
+
+def time_parts(obj: Any) -> tuple[Any, ...] | None:
+    """Kind, bytes and perhaps an item of a date or time, where the datetime module is written in Python; None: it is none."""
+    import datetime
+
+    kind, zone = type(obj), getattr(obj, "tzinfo", None)
+    if kind is datetime.datetime:
+        data = _date_bytes(obj) + _clock_bytes(obj)
+        return (_DATETIME, data) if zone is None else (_ZONED_DATETIME, data, zone)
+    if kind is datetime.time:
+        return (_TIME, _clock_bytes(obj)) if zone is None else (_ZONED_TIME, _clock_bytes(obj), zone)
+    if kind is datetime.date:
+        return _DATE, _date_bytes(obj)
+    if kind is datetime.timedelta:
+        return _TIMEDELTA, _delta_bytes(obj)
+    if kind is not datetime.timezone:
+        return None
+    offset, *name = obj.__getinitargs__()
+    return (_UTC, b"") if obj is datetime.UTC else (_TIMEZONE, _delta_bytes(offset), *(name or (None,)))
+
+
+def make_time(kind: int, data: bytes, item: Any) -> Any:
+    """The date or time of these."""
+    import datetime
+
+    def number(at: int) -> int:
+        return int.from_bytes(data[at : at + 4], "little", signed=True)
+
+    def clock(at: int) -> tuple[int, int, int, int]:
+        return data[at], data[at + 1], data[at + 2], number(at + 4)
+
+    date = int.from_bytes(data[:2], "little"), *data[2:4]
+    if kind == _DATE:
+        return datetime.date(*date)
+    if kind in (_DATETIME, _ZONED_DATETIME):
+        return datetime.datetime(*date, *clock(4), tzinfo=item, fold=data[7])
+    if kind in (_TIME, _ZONED_TIME):
+        return datetime.time(*clock(0), tzinfo=item, fold=data[3])
+    if kind == _UTC:
+        return datetime.UTC
+    delta = datetime.timedelta(number(0), number(4), number(8))
+    return delta if kind == _TIMEDELTA else datetime.timezone(delta, *(() if item is None else (item,)))
 
 
 def is_plain(ndarray: Any) -> bool:
