@@ -81,9 +81,6 @@ PyObject *clone_registered_name(core_state *state, PyObject *name, bool trusted)
 /* The class or function of that name, new. Not trusted: in loaded modules only, and without running anything. NULL without an exception: it
  * isn't there. */
 PyObject *clone_find_global(core_state *state, PyObject *module, PyObject *name, bool trusted);
-/* What isn't one of the common types; clone_rare.c. */
-typedef struct encoder encoder;
-int clone_put_rare(encoder *e, PyObject *object);
 /* Whether instances of a class are cloned by their attributes, as tuples with names, as members. -1 with an exception. */
 int clone_is_dataclass(core_state *state, PyTypeObject *type);
 int clone_is_namedtuple(PyTypeObject *type);
@@ -99,33 +96,5 @@ static inline bool clone_has_dict(const PyTypeObject *type) {
 
 /* clone_write.c: encodes into *out, which is empty; -1 with an exception: the caller clears it. */
 int clone_write(core_state *state, PyObject *object, unsigned flags, clone_encoded *out);
-#define PUT_PUSHED 1 /* its items follow */
-typedef enum put_label {
-    LABEL_ITEM,
-    LABEL_NAMES,
-    LABEL_CLASS,
-    LABEL_REGISTERED,
-    LABEL_EXCEPTION,
-    LABEL_FIELDS,
-    LABEL_ROUGH,
-    LABEL_NONE
-} put_label;
-/* Makes room for n bytes; where they go, or NULL with MemoryError. The caller moves e->out->used. */
-unsigned char *clone_room(encoder *e, size_t n);
-void clone_wrote(encoder *e, unsigned char *end);
-core_state *clone_state(encoder *e);
-unsigned clone_flags(encoder *e);
-/* Whether the object was written before: 1, then a reference to it is written now; 0: it begins now, and has a number if anybody else could
- * meet it again; -1. `open`: until its frame ends, or clone_push_children's `until`, a reference to it is an error. */
-int clone_begin(encoder *e, PyObject *object, bool open);
-int clone_put_text(encoder *e, PyObject *text);
-int clone_put_data(encoder *e, unsigned tag, const char *data, Py_ssize_t size, PyObject *owner); /* owner: NULL if it must be copied now */
-/* `head`, and how many bytes a buffer has, and these; it is held until the end. */
-int clone_put_view(encoder *e, const unsigned char *head, size_t head_size, PyObject *exporter);
-int clone_put_array(encoder *e, SharedArrayObject *array); /* by reference, or by value */
-int clone_put_transfer(encoder *e, PyObject *transfer); /* a Transfer, as the array it is */
-/* The items of a tuple follow, which is taken (NULL: an exception is set). `opened` (NULL: nothing): becomes referable after `until` items. */
-int clone_push_children(encoder *e, PyObject *children, put_label label, PyObject *opened, Py_ssize_t until);
-int clone_refuse(encoder *e, const char *format, ...); /* -1 with CloneError, to which the path is added */
 
 #endif

@@ -1,25 +1,17 @@
 /* clone_rare.c: the less common types become items: what is looked up by name, what consists of other objects, arrays and buffers.
  *
  * Python code may run here (attributes of classes, encode functions, pickle): clone_write.c holds the object and what leads to it.
- * Every function returns what clone_put_rare returns.
+ * Every function returns what put_rare returns.
  */
-#include "clone.h"
+#include "clone_encoder.h"
 
 #define CHILDREN(...) PyTuple_Pack(sizeof((PyObject *[]){__VA_ARGS__}) / sizeof(PyObject *), __VA_ARGS__)
-
-static int put_tag(encoder *e, unsigned tag) {
-    unsigned char *at = clone_room(e, 1);
-    if (at == NULL)
-        return -1;
-    clone_wrote(e, ist_clone_put_tag(at, tag));
-    return 0;
-}
 
 /* A tag, and the items of a new tuple, which is taken. */
 static int put_children(encoder *e, unsigned tag, PyObject *children, put_label label) {
     if (children != NULL && put_tag(e, tag) < 0)
         Py_CLEAR(children);
-    return clone_push_children(e, children, label, NULL, 0);
+    return push_children(e, children, label, NULL, 0);
 }
 
 /* ---- builtins -------------------------------------------------------------------------------------------------------------------------- */
@@ -29,10 +21,10 @@ static int put_complex(encoder *e, PyObject *number) {
     uint64_t real, imaginary;
     memcpy(&real, &value.real, sizeof real);
     memcpy(&imaginary, &value.imag, sizeof imaginary);
-    unsigned char *at = clone_room(e, 17);
+    unsigned char *at = room_for(e, 17);
     if (at == NULL)
         return -1;
-    clone_wrote(e, ist_clone_put64(ist_clone_put64(ist_clone_put_tag(at, IST_CLONE_COMPLEX), real), imaginary));
+    wrote(e, ist_clone_put64(ist_clone_put64(ist_clone_put_tag(at, IST_CLONE_COMPLEX), real), imaginary));
     return 0;
 }
 
@@ -60,16 +52,16 @@ static int put_global(encoder *e, PyObject *object) {
     int result = -1;
     if (name == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
         PyErr_Clear();
-        result = clone_refuse(e, "a %.200s without a name", Py_TYPE(object)->tp_name);
+        result = refuse(e, "a %.200s without a name", Py_TYPE(object)->tp_name);
     } else if (name == NULL) {
         result = -1;
     } else if (!PyUnicode_CheckExact(module) || !PyUnicode_CheckExact(name)) {
-        result = clone_refuse(e, "%R isn't of a module, so it can't be found by its name", object);
-    } else if ((found = clone_find_global(clone_state(e), module, name, false)) != object) {
+        result = refuse(e, "%R isn't of a module, so it can't be found by its name", object);
+    } else if ((found = clone_find_global(e->state, module, name, false)) != object) {
         if (found != NULL || !PyErr_Occurred())
-            result = clone_refuse(e, "%R isn't what %U.%U is, where it would be looked for", object, module, name);
-    } else if (put_tag(e, IST_CLONE_GLOBAL) == 0 && clone_put_text(e, module) == 0) {
-        result = clone_put_text(e, name);
+            result = refuse(e, "%R isn't what %U.%U is, where it would be looked for", object, module, name);
+    } else if (put_tag(e, IST_CLONE_GLOBAL) == 0 && put_text(e, module) == 0) {
+        result = put_text(e, name);
     }
     Py_XDECREF(found);
     Py_XDECREF(module);
@@ -91,7 +83,7 @@ static int put_enum(encoder *e, PyObject *member) {
         if (value != NULL && PyLong_CheckExact(value))
             children = CHILDREN(class, value);
         else if (value != NULL)
-            clone_refuse(e, "%R isn't a member of its class", member);
+            refuse(e, "%R isn't a member of its class", member);
         Py_XDECREF(value);
     }
     Py_XDECREF(found);
@@ -110,7 +102,7 @@ static int put_registered(encoder *e, PyObject *object, PyObject *entry) {
         Py_DECREF(value);
     }
     Py_DECREF(entry);
-    return clone_push_children(e, children, LABEL_REGISTERED, object, 2);
+    return push_children(e, children, LABEL_REGISTERED, object, 2);
 }
 
 /* ---- by their parts ---------------------------------------------------------------------------------------------------------------------- */
@@ -124,17 +116,17 @@ static int put_namedtuple(encoder *e, PyObject *tuple) {
         const bool some = PyDict_GET_SIZE(attributes) > 0;
         Py_DECREF(attributes);
         if (some)
-            return clone_refuse(e, "a %.200s that has attributes besides its fields", Py_TYPE(tuple)->tp_name);
+            return refuse(e, "a %.200s that has attributes besides its fields", Py_TYPE(tuple)->tp_name);
     }
-    unsigned char *at = clone_room(e, IST_CLONE_ROOM);
+    unsigned char *at = room_for(e, IST_CLONE_ROOM);
     PyObject *children = at == NULL ? NULL : PyTuple_New(n + 1);
     if (children == NULL)
         return -1;
-    clone_wrote(e, ist_clone_put_counted(at, IST_CLONE_NAMEDTUPLE, (uint64_t)n + 1));
+    wrote(e, ist_clone_put_counted(at, IST_CLONE_NAMEDTUPLE, (uint64_t)n + 1));
     PyTuple_SET_ITEM(children, 0, Py_NewRef((PyObject *)Py_TYPE(tuple)));
     for (Py_ssize_t i = 0; i < n; i++)
         PyTuple_SET_ITEM(children, i + 1, Py_NewRef(PyTuple_GET_ITEM(tuple, i)));
-    return clone_push_children(e, children, LABEL_FIELDS, NULL, 0);
+    return push_children(e, children, LABEL_FIELDS, NULL, 0);
 }
 
 /* Names and values into children from `at` on; -1: a name that isn't a str. Both are dicts or None. */
@@ -143,7 +135,7 @@ static int list_attributes(encoder *e, PyObject *children, Py_ssize_t at, PyObje
     Py_ssize_t position = 0;
     while (attributes != Py_None && PyDict_Next(attributes, &position, &name, &value)) {
         if (!PyUnicode_CheckExact(name))
-            return clone_refuse(e, "an attribute whose name is a %.200s", Py_TYPE(name)->tp_name);
+            return refuse(e, "an attribute whose name is a %.200s", Py_TYPE(name)->tp_name);
         PyTuple_SET_ITEM(children, at++, Py_NewRef(name));
         PyTuple_SET_ITEM(children, at++, Py_NewRef(value));
     }
@@ -156,18 +148,18 @@ static int put_attributes(encoder *e, PyObject *object, PyObject *attributes, Py
     if (children == NULL)
         return -1;
     PyTuple_SET_ITEM(children, 0, Py_NewRef((PyObject *)Py_TYPE(object)));
-    unsigned char *at = clone_room(e, IST_CLONE_ROOM);
+    unsigned char *at = room_for(e, IST_CLONE_ROOM);
     if (at == NULL || list_attributes(e, children, 1, attributes) < 0 || list_attributes(e, children, 1 + 2 * n, slots) < 0) {
         Py_DECREF(children);
         return -1;
     }
-    clone_wrote(e, ist_clone_put_counted(at, IST_CLONE_INSTANCE, (uint64_t)(n + m)));
-    return clone_push_children(e, children, LABEL_NAMES, NULL, 0);
+    wrote(e, ist_clone_put_counted(at, IST_CLONE_INSTANCE, (uint64_t)(n + m)));
+    return push_children(e, children, LABEL_NAMES, NULL, 0);
 }
 
 static int put_dataclass(encoder *e, PyObject *object) {
     /* object's own: its dict, or (dict, slots), or None; a class's __getstate__ isn't asked */
-    PyObject *state = PyObject_CallOneArg(clone_state(e)->clone.getstate, object), *attributes = state, *slots = Py_None;
+    PyObject *state = PyObject_CallOneArg(e->state->clone.getstate, object), *attributes = state, *slots = Py_None;
     if (state == NULL)
         return -1;
     if (PyTuple_CheckExact(state) && PyTuple_GET_SIZE(state) == 2) {
@@ -175,7 +167,7 @@ static int put_dataclass(encoder *e, PyObject *object) {
         slots = PyTuple_GET_ITEM(state, 1);
     }
     int result = (attributes != Py_None && !PyDict_CheckExact(attributes)) || (slots != Py_None && !PyDict_CheckExact(slots))
-                     ? clone_refuse(e, "a %.200s whose attributes aren't in a dict", Py_TYPE(object)->tp_name)
+                     ? refuse(e, "a %.200s whose attributes aren't in a dict", Py_TYPE(object)->tp_name)
                      : put_attributes(e, object, attributes, slots);
     Py_DECREF(state);
     return result;
@@ -225,19 +217,19 @@ static bool is_late(PyObject *object) {
 
 static int put_exception(encoder *e, PyObject *object) {
     PyBaseExceptionObject *exception = (PyBaseExceptionObject *)object;
-    unsigned char *at = clone_room(e, 2);
+    unsigned char *at = room_for(e, 2);
     if (at == NULL)
         return -1;
     *at++ = IST_CLONE_EXCEPTION;
     *at++ = exception->suppress_context != 0;
-    clone_wrote(e, at);
+    wrote(e, at);
     PyObject *args = exception_arguments(exception), *attributes = args == NULL ? NULL : exception_attributes(object), *children = NULL;
     if (attributes != NULL)
         children = CHILDREN((PyObject *)Py_TYPE(object), args, attributes, or_none(exception->dict), or_none(exception->cause),
                             or_none(exception->context));
     Py_XDECREF(args);
     Py_XDECREF(attributes);
-    return clone_push_children(e, children, LABEL_EXCEPTION, is_late(object) ? object : NULL, 2);
+    return push_children(e, children, LABEL_EXCEPTION, is_late(object) ? object : NULL, 2);
 }
 
 /* ---- dates and times -------------------------------------------------------------------------------------------------------------------- */
@@ -267,14 +259,14 @@ static int put_timezone(encoder *e, PyObject *zone, const PyDateTime_CAPI *datet
     if (zone == datetime->TimeZone_UTC)
         return put_tag(e, IST_CLONE_UTC);
     PyObject *arguments = PyObject_CallMethod(zone, "__getinitargs__", NULL); /* (offset,) or (offset, name) */
-    unsigned char *at = arguments == NULL ? NULL : clone_room(e, 13);
+    unsigned char *at = arguments == NULL ? NULL : room_for(e, 13);
     PyObject *children = NULL;
     if (at != NULL) {
-        clone_wrote(e, put_delta(ist_clone_put_tag(at, IST_CLONE_TIMEZONE), PyTuple_GET_ITEM(arguments, 0)));
+        wrote(e, put_delta(ist_clone_put_tag(at, IST_CLONE_TIMEZONE), PyTuple_GET_ITEM(arguments, 0)));
         children = CHILDREN(PyTuple_GET_SIZE(arguments) > 1 ? PyTuple_GET_ITEM(arguments, 1) : Py_None);
     }
     Py_XDECREF(arguments);
-    return clone_push_children(e, children, LABEL_NONE, NULL, 0);
+    return push_children(e, children, LABEL_NONE, NULL, 0);
 }
 
 /* The datetime module in Python, which 3.12's interpreters with a GIL of their own have: isthmus._clone takes the object to pieces. */
@@ -283,7 +275,7 @@ static int put_python_time(encoder *e, PyObject *o) {
     if (is_there == NULL)
         return PyErr_Occurred() ? -1 : 2;
     Py_DECREF(is_there);
-    helper = clone_helper(clone_state(e), "time_parts");
+    helper = clone_helper(e->state, "time_parts");
     if (helper != NULL)
         parts = PyObject_CallOneArg(helper, o); /* (kind, counted from IST_CLONE_DATE; bytes; an item, or nothing), or None */
     Py_XDECREF(helper);
@@ -292,13 +284,13 @@ static int put_python_time(encoder *e, PyObject *o) {
     Py_ssize_t size;
     PyObject *zone = NULL;
     if (parts != NULL && parts != Py_None) {
-        unsigned char *at = PyArg_ParseTuple(parts, "iy#|O", &kind, &data, &size, &zone) ? clone_room(e, IST_CLONE_ROOM) : NULL;
+        unsigned char *at = PyArg_ParseTuple(parts, "iy#|O", &kind, &data, &size, &zone) ? room_for(e, IST_CLONE_ROOM) : NULL;
         if (at != NULL) {
             at = ist_clone_put_tag(at, IST_CLONE_DATE + (unsigned)kind);
             memcpy(at, data, (size_t)size);
-            clone_wrote(e, at + size);
+            wrote(e, at + size);
         }
-        result = at == NULL ? -1 : zone == NULL ? 0 : clone_push_children(e, CHILDREN(zone), LABEL_NONE, NULL, 0);
+        result = at == NULL ? -1 : zone == NULL ? 0 : push_children(e, CHILDREN(zone), LABEL_NONE, NULL, 0);
     }
     Py_XDECREF(parts);
     return result;
@@ -306,7 +298,7 @@ static int put_python_time(encoder *e, PyObject *o) {
 
 /* 2: it is none of them. */
 static int put_time(encoder *e, PyObject *o) {
-    const PyDateTime_CAPI *datetime = clone_datetime(clone_state(e));
+    const PyDateTime_CAPI *datetime = clone_datetime(e->state);
     if (datetime == NULL)
         return PyErr_Occurred() ? -1 : put_python_time(e, o);
     const PyTypeObject *type = Py_TYPE(o);
@@ -315,7 +307,7 @@ static int put_time(encoder *e, PyObject *o) {
     const bool is_moment = type == datetime->DateTimeType, is_time = type == datetime->TimeType;
     if (!is_moment && !is_time && type != datetime->DateType && type != datetime->DeltaType)
         return 2;
-    unsigned char *at = clone_room(e, IST_CLONE_ROOM);
+    unsigned char *at = room_for(e, IST_CLONE_ROOM);
     if (at == NULL)
         return -1;
     PyObject *zone = Py_None;
@@ -334,29 +326,29 @@ static int put_time(encoder *e, PyObject *o) {
     } else {
         at = put_delta(ist_clone_put_tag(at, IST_CLONE_TIMEDELTA), o);
     }
-    clone_wrote(e, at);
-    return zone == Py_None ? 0 : clone_push_children(e, CHILDREN(zone), LABEL_NONE, NULL, 0);
+    wrote(e, at);
+    return zone == Py_None ? 0 : push_children(e, CHILDREN(zone), LABEL_NONE, NULL, 0);
 }
 
 /* ---- arrays and buffers ------------------------------------------------------------------------------------------------------------------ */
 
 /* By a copy that is the message's own. */
 static int put_copy(encoder *e, PyObject *object) {
-    SharedArrayObject *copy = array_from_object(clone_state(e), object, NULL);
+    SharedArrayObject *copy = array_from_object(e->state, object, NULL);
     if (copy == NULL)
         return -1;
-    int result = clone_put_array(e, copy);
+    int result = put_array(e, copy);
     Py_DECREF((PyObject *)copy);
     return result;
 }
 
 static int put_memoryview(encoder *e, PyObject *view) {
-    unsigned char *at = clone_room(e, 2);
+    unsigned char *at = room_for(e, 2);
     if (at == NULL)
         return -1;
     *at++ = IST_CLONE_MEMORYVIEW;
     *at++ = PyMemoryView_GET_BUFFER(view)->readonly != 0;
-    clone_wrote(e, at);
+    wrote(e, at);
     return put_copy(e, view);
 }
 
@@ -373,7 +365,7 @@ static bool is_transposed(PyObject *ndarray) {
 }
 
 static int put_ndarray(encoder *e, PyObject *ndarray) {
-    PyObject *is_plain = clone_helper(clone_state(e), "is_plain");
+    PyObject *is_plain = clone_helper(e->state, "is_plain");
     PyObject *plain = is_plain == NULL ? NULL : PyObject_CallOneArg(is_plain, ndarray);
     Py_XDECREF(is_plain);
     const int fine = plain == NULL ? -1 : PyObject_IsTrue(plain);
@@ -397,7 +389,7 @@ static int put_array_array(encoder *e, PyObject *array) {
         return -1;
     const unsigned char head[2] = {IST_CLONE_ARRAY_ARRAY, (unsigned char)PyUnicode_READ_CHAR(code, 0)};
     Py_DECREF(code);
-    return clone_put_view(e, head, sizeof head, array);
+    return put_view(e, head, sizeof head, array);
 }
 
 /* -1 with an exception. */
@@ -412,13 +404,13 @@ static int is_named(PyObject *object, const char *full, const char *module, cons
 /* ---- the rest ------------------------------------------------------------------------------------------------------------------------------ */
 
 static int put_unknown(encoder *e, PyObject *object) {
-    if ((clone_flags(e) & CLONE_PICKLE) == 0)
-        return clone_refuse(e, "%.200s objects can't be cloned: %s", Py_TYPE(object)->tp_name,
-                            PyTuple_Check(object) || PyList_Check(object) || PyDict_Check(object) || PyUnicode_Check(object) ||
-                                    PyLong_Check(object) || PyFloat_Check(object) || PyBytes_Check(object) || PyAnySet_Check(object)
-                                ? "its class isn't the builtin one, and would be lost (isthmus.register_type, or fallback=\"pickle\")"
-                                : "isthmus.register_type says how, or fallback=\"pickle\" pickles it");
-    PyObject *pickle = clone_helper(clone_state(e), "pickled");
+    if ((e->flags & CLONE_PICKLE) == 0)
+        return refuse(e, "%.200s objects can't be cloned: %s", Py_TYPE(object)->tp_name,
+                      PyTuple_Check(object) || PyList_Check(object) || PyDict_Check(object) || PyUnicode_Check(object) ||
+                              PyLong_Check(object) || PyFloat_Check(object) || PyBytes_Check(object) || PyAnySet_Check(object)
+                          ? "its class isn't the builtin one, and would be lost (isthmus.register_type, or fallback=\"pickle\")"
+                          : "isthmus.register_type says how, or fallback=\"pickle\" pickles it");
+    PyObject *pickle = clone_helper(e->state, "pickled");
     PyObject *parts = pickle == NULL ? NULL : PyObject_CallOneArg(pickle, object); /* (bytes, array, array …) */
     PyObject *children = parts == NULL ? NULL : CHILDREN(parts);
     Py_XDECREF(parts);
@@ -428,28 +420,27 @@ static int put_unknown(encoder *e, PyObject *object) {
 
 /* 2: it is none of those that are known by their exact type. */
 static int put_exact(encoder *e, PyObject *o) {
-    const core_state *state = clone_state(e);
+    const core_state *state = e->state;
     const PyTypeObject *type = Py_TYPE(o);
     static const unsigned char bytearray_head[] = {IST_CLONE_BYTEARRAY};
     if (type == &PyComplex_Type)
         return put_complex(e, o);
     if (type == &PyByteArray_Type)
-        return clone_put_view(e, bytearray_head, 1, o);
+        return put_view(e, bytearray_head, 1, o);
     if (type == &PyRange_Type)
         return put_range(e, o);
     if (type == &PySlice_Type)
         return put_slice(e, o);
     if (type == state->array_type) {
-        if (clone_flags(e) & CLONE_BY_VALUE)
-            return clone_refuse(e,
-                                "a SharedArray goes by reference, and what dumps() returns holds none: use isthmus.clone() or a queue, or "
-                                "a.tobytes(), or numpy.asarray(a)");
-        return clone_put_array(e, (SharedArrayObject *)o);
+        if (e->flags & CLONE_BY_VALUE)
+            return refuse(e, "a SharedArray goes by reference, and what dumps() returns holds none: use isthmus.clone() or a queue, or "
+                             "a.tobytes(), or numpy.asarray(a)");
+        return put_array(e, (SharedArrayObject *)o);
     }
     if (type == state->transfer_type) {
-        if (clone_flags(e) & CLONE_BY_VALUE)
-            return clone_refuse(e, "a Transfer goes by reference, and what dumps() returns holds none");
-        return clone_put_transfer(e, o);
+        if (e->flags & CLONE_BY_VALUE)
+            return refuse(e, "a Transfer goes by reference, and what dumps() returns holds none");
+        return put_transfer(e, o);
     }
     if (type == &PyMemoryView_Type)
         return put_memoryview(e, o);
@@ -473,17 +464,17 @@ static int put_by_class(encoder *e, PyObject *o) {
     is = clone_is_namedtuple(type);
     if (is != 0)
         return is < 0 ? -1 : put_namedtuple(e, o);
-    is = clone_is_dataclass(clone_state(e), type);
+    is = clone_is_dataclass(e->state, type);
     return is == 0 ? 2 : is < 0 ? -1 : put_dataclass(e, o);
 }
 
-int clone_put_rare(encoder *e, PyObject *object) {
-    core_state *state = clone_state(e);
+int put_rare(encoder *e, PyObject *object) {
+    core_state *state = e->state;
     PyObject *entry = clone_registered_type(state, Py_TYPE(object), false);
     if (entry == NULL && PyErr_Occurred())
         return -1;
     /* what has numbers only has no identity that anybody could miss */
-    int seen = PyComplex_CheckExact(object) ? 0 : clone_begin(e, object, entry != NULL || is_late(object));
+    int seen = PyComplex_CheckExact(object) ? 0 : put_begin(e, object, entry != NULL || is_late(object));
     if (seen != 0)
         return seen < 0 ? -1 : 0;
     if (entry != NULL)

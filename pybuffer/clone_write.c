@@ -1,55 +1,15 @@
 /* clone_write.c: an object becomes a message: the walk over what it consists of, and the common types. The others are clone_rare.c's.
  *
- * One pass into memory that grows; what is large (PIECE_FROM) is only noted, and copied once, when the message has its final place.
- * The walk keeps its own stack, so nesting is bounded by memory alone.
+ * One pass (clone_output.c has the bytes). The walk keeps its own stack, so nesting is bounded by memory alone.
  *
  * Invariants (README.md, C1 to C3)
  *   memo: object -> number, for every object written so far that may be met again. Who has one reference is met once: its container has it.
  *   The memo owns what is in it, so that no address is used again while the message is being made.
- *   A frame owns its container. What it merely looks at (a dict's key) it owns before Python code can run: clone_put_rare() and a push
+ *   A frame owns its container. What it merely looks at (a dict's key) it owns before Python code can run: put_rare() and a push
  *   see to that.
  *   A container's length is written before its items; a container that has another one later raises.
  */
-#include "clone.h"
-
-#define PIECE_FROM (32 * 1024)
-#define MEMO_FEW 64
-
-typedef enum frame_kind { FRAME_LIST, FRAME_TUPLE, FRAME_DICT, FRAME_SET } frame_kind;
-
-typedef struct frame {
-    frame_kind kind;
-    put_label label;
-    bool holds_key;
-    PyObject *container; /* strong; FRAME_SET: its iterator */
-    Py_ssize_t next, count;
-    Py_ssize_t position; /* FRAME_DICT: PyDict_Next's */
-    PyObject *key;       /* FRAME_DICT: the one being written, or its value is; FRAME_SET: the item, strong */
-    PyObject *value;     /* FRAME_DICT: strong, while its key is being written; else NULL */
-    PyObject *opened;    /* in the memo; becomes referable after `until` items */
-    Py_ssize_t until;
-} frame;
-
-typedef struct memo_entry {
-    PyObject *object; /* strong; NULL: free */
-    size_t number;    /* << 1 | open */
-} memo_entry;
-
-struct encoder {
-    clone_encoded *out;
-    core_state *state;
-    unsigned flags;
-    Py_ssize_t rough; /* frames that are LABEL_EXCEPTION, LABEL_REGISTERED or LABEL_ROUGH */
-    frame *frames;
-    size_t depth, frame_room;
-    memo_entry *memo;
-    size_t memo_mask, memo_count;
-    frame few_frames[8];
-    memo_entry few_memo[MEMO_FEW];
-};
-
-core_state *clone_state(encoder *e) { return e->state; }
-unsigned clone_flags(encoder *e) { return e->flags; }
+#include "clone_encoder.h"
 
 /* ---- where in the object ------------------------------------------------------------------------------------------------------------- */
 
@@ -117,7 +77,7 @@ static PyObject *path_of(const encoder *e) {
     return path;
 }
 
-int clone_refuse(encoder *e, const char *format, ...) {
+int refuse(encoder *e, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     PyObject *why = PyUnicode_FromFormatV(format, arguments), *path = path_of(e);
@@ -135,207 +95,6 @@ static int changed(encoder *e, const char *what) {
         PyErr_Format(PyExc_RuntimeError, "%U: the %s changed size while it was being cloned", path, what);
     Py_XDECREF(path);
     return -1;
-}
-
-/* ---- where the bytes go ---------------------------------------------------------------------------------------------------------- */
-
-/* Twice as large, at least n more. `few` is where a growing array begins, which isn't PyMem's. */
-static void *grown(void *items, const void *few, size_t count, size_t *room, size_t n, size_t size) {
-    const size_t limit = (size_t)PY_SSIZE_T_MAX / size;
-    size_t wanted = *room > limit / 2 ? limit : 2 * *room;
-    if (n > limit - count) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    if (wanted < count + n)
-        wanted = count + n;
-    void *more = items == few ? PyMem_Malloc(wanted * size) : PyMem_Realloc(items, wanted * size);
-    if (more == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    if (items == few)
-        memcpy(more, few, count * size);
-    *room = wanted;
-    return more;
-}
-
-static unsigned char *make_room(encoder *e, size_t n) {
-    clone_encoded *out = e->out;
-    unsigned char *bytes = grown(out->bytes, out->few, out->used, &out->room, n, 1);
-    if (bytes == NULL)
-        return NULL;
-    out->bytes = bytes;
-    return bytes + out->used;
-}
-
-static inline unsigned char *room_for(encoder *e, size_t n) {
-    clone_encoded *out = e->out;
-    return __builtin_expect(out->room - out->used >= n, 1) ? out->bytes + out->used : make_room(e, n);
-}
-
-static inline void wrote(encoder *e, const unsigned char *end) { e->out->used = (size_t)(end - e->out->bytes); }
-
-unsigned char *clone_room(encoder *e, size_t n) { return room_for(e, n); }
-void clone_wrote(encoder *e, unsigned char *end) { wrote(e, end); }
-
-static inline int put_tag(encoder *e, unsigned tag) {
-    unsigned char *at = room_for(e, 1);
-    if (at == NULL)
-        return -1;
-    wrote(e, ist_clone_put_tag(at, tag));
-    return 0;
-}
-
-static clone_piece *add_piece(encoder *e) {
-    clone_encoded *out = e->out;
-    if (out->npieces == out->piece_room) {
-        clone_piece *pieces = grown(out->pieces, NULL, out->npieces, &out->piece_room, 8, sizeof *pieces);
-        if (pieces == NULL)
-            return NULL;
-        out->pieces = pieces;
-    }
-    out->pieces[out->npieces] = (clone_piece){.at = out->used};
-    return &out->pieces[out->npieces];
-}
-
-/* A tag, how many units there are, and their bytes. `owner` keeps the bytes as they are for as long as the message is being made. */
-static int put_units(encoder *e, unsigned tag, size_t count, const char *data, size_t size, PyObject *owner) {
-    const bool late = owner != NULL && size >= PIECE_FROM;
-    unsigned char *at = size > (size_t)PY_SSIZE_T_MAX - IST_CLONE_ROOM ? (unsigned char *)PyErr_NoMemory()
-                                                                       : room_for(e, IST_CLONE_ROOM + (late ? 0 : size));
-    if (at == NULL)
-        return -1;
-    at = ist_clone_put_counted(at, tag, count);
-    if (!late) {
-        memcpy(at, data, size);
-        wrote(e, at + size);
-        return 0;
-    }
-    wrote(e, at);
-    clone_piece *piece = add_piece(e);
-    if (piece == NULL)
-        return -1;
-    piece->data = data;
-    piece->size = size;
-    piece->owner = Py_NewRef(owner);
-    e->out->piece_bytes += size;
-    e->out->npieces++;
-    return 0;
-}
-
-int clone_put_data(encoder *e, unsigned tag, const char *data, Py_ssize_t size, PyObject *owner) {
-    return put_units(e, tag, (size_t)size, data, (size_t)size, owner);
-}
-
-static int put_view(encoder *e, const unsigned char *head, size_t head_size, Py_buffer *view, bool *held) {
-    const size_t size = (size_t)view->len;
-    *held = size >= PIECE_FROM;
-    unsigned char *at = size > (size_t)PY_SSIZE_T_MAX - 2 * IST_CLONE_ROOM ? (unsigned char *)PyErr_NoMemory()
-                                                                           : room_for(e, 2 * IST_CLONE_ROOM + (*held ? 0 : size));
-    if (at == NULL)
-        return -1;
-    memcpy(at, head, head_size);
-    at = ist_clone_put_count(at + head_size, size);
-    if (!*held && size > 0)
-        memcpy(at, view->buf, size);
-    wrote(e, *held ? at : at + size);
-    clone_piece *piece = *held ? add_piece(e) : NULL;
-    if (piece == NULL)
-        return *held ? -1 : 0;
-    piece->data = view->buf;
-    piece->size = size;
-    piece->view = view;
-    e->out->piece_bytes += size;
-    e->out->npieces++;
-    return 0;
-}
-
-int clone_put_view(encoder *e, const unsigned char *head, size_t head_size, PyObject *exporter) {
-    Py_buffer *view = PyMem_Malloc(sizeof *view);
-    if (view == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    if (PyObject_GetBuffer(exporter, view, PyBUF_SIMPLE) < 0) {
-        PyMem_Free(view);
-        return -1;
-    }
-    bool held;
-    int result = put_view(e, head, head_size, view, &held);
-    if (result < 0 || !held) {
-        PyBuffer_Release(view);
-        PyMem_Free(view);
-    }
-    return result;
-}
-
-/* ---- arrays beside the bytes ------------------------------------------------------------------------------------------------------- */
-
-/* Takes the message, NULL with an exception included. */
-static int put_message(encoder *e, ist_message *message) {
-    clone_encoded *out = e->out;
-    unsigned char *at = message == NULL ? NULL : room_for(e, IST_CLONE_ROOM);
-    if (at != NULL && out->narrays == out->array_room) {
-        size_t room = (size_t)out->array_room;
-        ist_message **messages = grown(out->messages, NULL, (size_t)out->narrays, &room, 8, sizeof *messages);
-        if (messages == NULL) {
-            at = NULL;
-        } else {
-            out->messages = messages;
-            out->array_room = (Py_ssize_t)room;
-        }
-    }
-    if (at == NULL) {
-        if (message != NULL)
-            message_free(message);
-        return -1;
-    }
-    out->messages[out->narrays] = message;
-    wrote(e, ist_clone_put_counted(at, IST_CLONE_ARRAY, (uint64_t)out->narrays++));
-    return 0;
-}
-
-/* The contents of an array that nobody else has and that lies in C order, with what it is (docs/clone.md). */
-static int put_contents(encoder *e, SharedArrayObject *a) {
-    const size_t spec = strlen(a->dtype->spec), head = 4 + 8 * (size_t)a->ndim + spec;
-    if (spec > UINT16_MAX)
-        return clone_refuse(e, "the description of its dtype has %zu bytes, at most %d can be cloned", spec, UINT16_MAX);
-    unsigned char *at = room_for(e, IST_CLONE_ROOM + head);
-    if (at == NULL)
-        return -1;
-    at = ist_clone_put_counted(at, IST_CLONE_CONTENTS, head + (size_t)a->nbytes);
-    at = ist_clone_put16(at, (uint16_t)spec);
-    *at++ = (unsigned char)a->ndim;
-    *at++ = 0;
-    for (int i = 0; i < a->ndim; i++)
-        at = ist_clone_put64(at, (uint64_t)ARRAY_SHAPE(a)[i]);
-    memcpy(at, a->dtype->spec, spec);
-    wrote(e, at + spec);
-    if (a->nbytes == 0)
-        return 0;
-    clone_piece *piece = add_piece(e);
-    if (piece == NULL)
-        return -1;
-    piece->data = a->data;
-    piece->size = (size_t)a->nbytes;
-    piece->owner = Py_NewRef((PyObject *)a);
-    e->out->piece_bytes += piece->size;
-    e->out->npieces++;
-    return 0;
-}
-
-int clone_put_array(encoder *e, SharedArrayObject *array) {
-    return e->flags & CLONE_BY_VALUE ? put_contents(e, array) : put_message(e, message_from_array(array));
-}
-
-int clone_put_transfer(encoder *e, PyObject *transfer) {
-    clone_encoded *out = e->out;
-    if (out->transfers == NULL && (out->transfers = PyList_New(0)) == NULL)
-        return -1;
-    if (put_message(e, transfer_peek(transfer)) < 0)
-        return -1;
-    return PyList_Append(out->transfers, transfer); /* last: from here on it is used up when the message is sent */
 }
 
 /* ---- identity ---------------------------------------------------------------------------------------------------------------------- */
@@ -389,7 +148,7 @@ static inline int memo_add(encoder *e, PyObject *object, bool open, size_t *numb
 
 static int put_same(encoder *e, PyObject *object, size_t number) {
     if (number & 1)
-        return clone_refuse(e, "the %.200s here is part of itself, and can only be made of what it consists of", Py_TYPE(object)->tp_name);
+        return refuse(e, "the %.200s here is part of itself, and can only be made of what it consists of", Py_TYPE(object)->tp_name);
     unsigned char *at = room_for(e, IST_CLONE_ROOM);
     if (at == NULL)
         return -1;
@@ -407,11 +166,11 @@ static inline int begin(encoder *e, PyObject *object, bool open) {
     return seen < 0 ? -1 : put_same(e, object, number);
 }
 
-int clone_begin(encoder *e, PyObject *object, bool open) { return begin(e, object, open); }
+int put_begin(encoder *e, PyObject *object, bool open) { return begin(e, object, open); }
 
 /* ---- the common types --------------------------------------------------------------------------------------------------------------- */
 
-static inline int put_text(encoder *e, PyObject *text) {
+static inline int write_text(encoder *e, PyObject *text) {
     const size_t length = (size_t)PyUnicode_GET_LENGTH(text);
     const bool ascii = PyUnicode_IS_ASCII(text), may_return = Py_REFCNT(text) != 1 && length > 1; /* shorter ones are always the same */
     size_t number;
@@ -436,7 +195,7 @@ static inline int put_text(encoder *e, PyObject *text) {
     return put_units(e, tag, length, PyUnicode_DATA(text), length * kind, text);
 }
 
-int clone_put_text(encoder *e, PyObject *text) { return put_text(e, text); }
+int put_text(encoder *e, PyObject *text) { return write_text(e, text); }
 
 static int put_long_integer(encoder *e, PyObject *integer) {
     int overflow;
@@ -495,7 +254,7 @@ static inline int put_float(encoder *e, PyObject *number) {
 static int put_bytes(encoder *e, PyObject *bytes) {
     const Py_ssize_t size = PyBytes_GET_SIZE(bytes);
     int seen = size > 1 ? begin(e, bytes, false) : 0; /* shorter ones are always the same */
-    return seen != 0 ? seen : clone_put_data(e, IST_CLONE_BYTES, PyBytes_AS_STRING(bytes), size, bytes);
+    return seen != 0 ? seen : put_units(e, IST_CLONE_BYTES, (size_t)size, PyBytes_AS_STRING(bytes), (size_t)size, bytes);
 }
 
 /* ---- frames ------------------------------------------------------------------------------------------------------------------------- */
@@ -522,7 +281,7 @@ static bool is_rough(put_label label) { return label == LABEL_EXCEPTION || label
 static frame *push(encoder *e, frame_kind kind, PyObject *container, Py_ssize_t count) {
     hold_key(e);
     if (e->depth == e->frame_room) {
-        frame *frames = grown(e->frames, e->few_frames, e->depth, &e->frame_room, 1, sizeof *frames);
+        frame *frames = encoder_grown(e->frames, e->few_frames, e->depth, &e->frame_room, 1, sizeof *frames);
         if (frames == NULL)
             return NULL;
         e->frames = frames;
@@ -571,12 +330,12 @@ static int put_container(encoder *e, PyObject *object, frame_kind kind, Py_ssize
     return PUT_PUSHED;
 }
 
-int clone_push_children(encoder *e, PyObject *children, put_label label, PyObject *opened, Py_ssize_t until) {
+int push_children(encoder *e, PyObject *children, put_label label, PyObject *opened, Py_ssize_t until) {
     if (children == NULL)
         return -1;
     frame *f = NULL;
     if (is_rough(label) && e->rough >= CLONE_ROUGH_DEPTH)
-        clone_refuse(e, "slices, exceptions or registered objects are nested more than %d deep", CLONE_ROUGH_DEPTH);
+        refuse(e, "slices, exceptions or registered objects are nested more than %d deep", CLONE_ROUGH_DEPTH);
     else
         f = push(e, FRAME_TUPLE, children, PyTuple_GET_SIZE(children));
     if (f == NULL) {
@@ -617,7 +376,7 @@ static int put_other(encoder *e, PyObject *object) {
         else if (done == 1)
             done = 0;
     } else {
-        done = clone_put_rare(e, object);
+        done = put_rare(e, object);
     }
     Py_DECREF(object);
     return done;
@@ -627,7 +386,7 @@ static int put_other(encoder *e, PyObject *object) {
 static inline int put(encoder *e, PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
     if (type == &PyUnicode_Type)
-        return put_text(e, object);
+        return write_text(e, object);
     if (type == &PyLong_Type)
         return put_integer(e, object);
     if (type == &PyFloat_Type)
@@ -693,7 +452,7 @@ static int walk_key(encoder *e, frame *f) {
         return changed(e, "dict");
     f->key = key;
     if (Py_IS_TYPE(key, &PyUnicode_Type)) {
-        if (put_text(e, key) < 0)
+        if (write_text(e, key) < 0)
             return -1;
         int result = put(e, value);
         return result != 0 ? result : PAIR_DONE;

@@ -125,10 +125,11 @@ def flags(cls: Any, value: int) -> Any:
 
     if value in cls._value2member_map_:
         return cls._value2member_map_[value]
-    if not issubclass(cls, enum.Flag) or getattr(cls._missing_, "__func__", None) is not enum.Flag._missing_.__func__:  # type: ignore[attr-defined]
+    make: Any = enum.Flag._missing_
+    if not issubclass(cls, enum.Flag) or getattr(cls._missing_, "__func__", None) is not make.__func__:
         return None
     try:
-        return enum.Flag._missing_.__func__(cls, value)  # type: ignore[attr-defined]
+        return make.__func__(cls, value)
     except ValueError:
         return None
 
@@ -141,7 +142,7 @@ def _date_bytes(date: Any) -> bytes:
 
 
 def _clock_bytes(clock: Any) -> bytes:
-    return bytes((clock.hour, clock.minute, clock.second, clock.fold)) + clock.microsecond.to_bytes(4, "little")
+    return bytes((clock.hour, clock.minute, clock.second, clock.fold)) + int(clock.microsecond).to_bytes(4, "little")
 
 
 def _delta_bytes(delta: Any) -> bytes:
@@ -175,16 +176,14 @@ def make_time(kind: int, data: bytes, item: Any) -> Any:
     def number(at: int) -> int:
         return int.from_bytes(data[at : at + 4], "little", signed=True)
 
-    def clock(at: int) -> tuple[int, int, int, int]:
-        return data[at], data[at + 1], data[at + 2], number(at + 4)
+    def clock(at: int) -> datetime.time:
+        return datetime.time(data[at], data[at + 1], data[at + 2], number(at + 4), item, fold=data[at + 3])
 
-    date = int.from_bytes(data[:2], "little"), *data[2:4]
-    if kind == _DATE:
-        return datetime.date(*date)
-    if kind in (_DATETIME, _ZONED_DATETIME):
-        return datetime.datetime(*date, *clock(4), tzinfo=item, fold=data[7])
+    if kind in (_DATE, _DATETIME, _ZONED_DATETIME):
+        date = datetime.date(int.from_bytes(data[:2], "little"), data[2], data[3])
+        return date if kind == _DATE else datetime.datetime.combine(date, clock(4))
     if kind in (_TIME, _ZONED_TIME):
-        return datetime.time(*clock(0), tzinfo=item, fold=data[3])
+        return clock(0)
     if kind == _UTC:
         return datetime.UTC
     delta = datetime.timedelta(number(0), number(4), number(8))

@@ -1,9 +1,12 @@
-"""Classes whose instances the tests of structured clone send about: in a module, so that they are found by name."""
+"""What the tests of structured clone share; above all classes whose instances they send about, found by name in a module."""
 
 import collections
 import dataclasses
 import enum
 import typing
+
+import isthmus as ist
+import pytest
 
 
 class Colour(enum.Enum):
@@ -157,3 +160,20 @@ def function() -> str:
 
 
 ran: list[str] = []  # what decoding must never add to
+
+
+def by_bytes(obj: object) -> typing.Any:
+    return ist.loads(ist.dumps(obj))
+
+
+WAYS = pytest.mark.parametrize("way", [ist.clone, by_bytes], ids=["clone", "bytes"])
+
+
+def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
+    try:
+        try:
+            raise KeyError("context")
+        except KeyError:
+            raise error from cause
+    except BaseException as caught:
+        return caught
