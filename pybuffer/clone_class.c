@@ -209,7 +209,9 @@ PyObject *make_global(decoder *d, PyObject *module, PyObject *name) {
     if (!PyUnicode_CheckExact(module) || !PyUnicode_CheckExact(name))
         return decode_refuse(d, "a class whose name isn't text");
     const bool trusted = (d->flags & CLONE_TRUSTED) != 0;
-    PyObject *found = clone_find_global(d->state, module, name, trusted);
+    PyObject *found = clone_find_global(d->state, module, name, false);
+    if (found == NULL && trusted && !PyErr_Occurred()) /* it has to be imported, or its module has a __getattr__ */
+        found = clone_find_global(d->state, module, name, true);
     if (found == NULL && !PyErr_Occurred())
         return PyErr_Format(d->state->CloneError, "%U.%U isn't there%s", module, name,
                             trusted ? "" : ", in none of the modules that are loaded: import it before, or say import_classes=True");

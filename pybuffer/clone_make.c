@@ -8,20 +8,18 @@
 
 /* Of the datetime module; *out is NULL if that is written in Python (3.12's interpreters with a GIL of their own). -1 with an exception. */
 static int datetime_of(decoder *d, const PyDateTime_CAPI **out) {
-    if (d->flags & CLONE_TRUSTED) {
-        PyObject *module = PyImport_ImportModule("datetime");
-        if (module == NULL)
-            return -1;
-        Py_DECREF(module);
-    }
     *out = clone_datetime(d->state);
     if (*out != NULL)
         return 0;
     PyObject *is_there = PyErr_Occurred() ? NULL : clone_loaded("datetime", "datetime");
-    if (is_there == NULL && !PyErr_Occurred())
+    if (is_there == NULL && !PyErr_Occurred() && (d->flags & CLONE_TRUSTED)) {
+        is_there = PyImport_ImportModule("datetime");
+        *out = is_there == NULL ? NULL : clone_datetime(d->state);
+    } else if (is_there == NULL && !PyErr_Occurred()) {
         PyErr_SetString(d->state->CloneError, "a date or time, and datetime isn't loaded: import it before, or say import_classes=True");
+    }
     Py_XDECREF(is_there);
-    return is_there == NULL ? -1 : 0;
+    return PyErr_Occurred() ? -1 : 0;
 }
 
 static PyObject *make_delta(const PyDateTime_CAPI *datetime, const unsigned char *at) {

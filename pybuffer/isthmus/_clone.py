@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._core import SharedArray
 
 __all__ = ["flags", "is_plain", "make_time", "of_name", "of_type", "pickled", "time_parts", "unpickled"]
 
-type Entry = tuple[str, Callable[[Any], Any], Callable[[Any], Any]]
+if TYPE_CHECKING:
+    Entry = tuple[str, Callable[[Any], Any], Callable[[Any], Any]]
 
 
 def _loaded(module: str, trusted: bool) -> Any:
@@ -125,11 +126,11 @@ def flags(cls: Any, value: int) -> Any:
 
     if value in cls._value2member_map_:
         return cls._value2member_map_[value]
-    make: Any = enum.Flag._missing_
-    if not issubclass(cls, enum.Flag) or getattr(cls._missing_, "__func__", None) is not make.__func__:
+    own = vars(enum.Flag)["_missing_"].__func__
+    if not issubclass(cls, enum.Flag) or getattr(cls._missing_, "__func__", cls) is not own:
         return None
     try:
-        return make.__func__(cls, value)
+        return own(cls, value)
     except ValueError:
         return None
 

@@ -62,12 +62,16 @@ class Node:
     links: object = None
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(init=False)
 class Keyed:
-    """Hashed by what is inside of it, which must be complete by then."""
+    """Hashed by what is inside of it, which must be complete by then: the key is the last of its attributes."""
 
+    other: object
     key: object
-    other: object = None
+
+    def __init__(self, key: object, other: object = None) -> None:
+        self.other = other
+        self.key = key
 
     def __hash__(self) -> int:
         return hash(self.key)
