@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._core import SharedArray
 
 __all__ = ["flags", "is_plain", "make_time", "of_name", "of_type", "pickled", "time_parts", "unpickled"]
 
-if TYPE_CHECKING:
-    Entry = tuple[str, Callable[[Any], Any], Callable[[Any], Any]]
+Entry = tuple[str, Callable[[Any], Any], Callable[[Any], Any]]
 
 
 def _loaded(module: str, trusted: bool) -> Any:

@@ -267,7 +267,7 @@ def test_cut_off_at_every_byte(number: int) -> None:
     for n in range(len(data)):
         with pytest.raises(ist.CloneError):
             ist.loads(data[:n])
-        with pytest.raises((ist.CloneError, TypeError)):
+        with pytest.raises((ist.CloneError, TypeError, AttributeError)):  # AttributeError: a class's own __hash__, without its attribute
             ist.loads(data[:n] + data[n + 1 :] + b"\xff")
     with pytest.raises(ist.CloneError, match="bytes behind its end"):
         ist.loads(data + b"\0")
