@@ -166,12 +166,22 @@ static inline SharedArrayObject *array_root(SharedArrayObject *a) { return a->ro
 
 typedef struct core_state {
     PyTypeObject *array_type, *dtype_type, *worker_type, *transfer_type;
-    PyObject *Error, *SegmentGoneError, *DetachedError, *WorkerError; /* api.md's classes, made in module exec */
+    PyObject *Error, *SegmentGoneError, *DetachedError, *WorkerError, *CloneError; /* made in module exec */
     DTypeObject *dtypes[IST_NUMBERS]; /* the native numbers */
     PyObject *known;                  /* dict: spec -> dtype, some of the others */
     ist_block *block;    /* counted */
     PyObject *rebuild;   /* isthmus._core._rebuild, what a pickled array calls */
     PyTypeObject *info_type; /* SegmentInfo */
+    struct {                 /* clone.c */
+        PyObject *types;     /* dict: type -> (name in messages, encode, decode) */
+        PyObject *names;     /* dict: name -> the same */
+        PyObject *getstate;  /* object.__getstate__ */
+        PyObject *create;    /* object.__new__ */
+        PyObject *fields;    /* "__dataclass_fields__" */
+        PyObject *helpers;   /* isthmus._clone; NULL until it is needed */
+        PyObject *datetime;  /* the datetime module's capsule; NULL until that is loaded */
+        bool no_numpy;       /* it was looked for in vain: it refuses this interpreter, or isn't installed */
+    } clone;
     int64_t interpreter;     /* id: what ist_segment_set_creator gets */
 } core_state;
 
@@ -309,6 +319,7 @@ typedef struct ist_message ist_message;
 ist_message *message_from_array(SharedArrayObject *a); /* NULL with an exception */
 SharedArrayObject *message_receive(core_state *state, ist_message *message); /* takes the message, on failure too */
 void message_free(ist_message *message); /* plain C: no GIL needed */
+ist_message *message_copy(const ist_message *message); /* another with a reference of its own; NULL with MemoryError */
 int message_init(PyObject *module, core_state *state); /* token(), attach(), __reduce__, _rebuild, set_pickle_lease … */
 void message_report_leases(void); /* logs leases that ran out unloaded since the last time; keeps the exception that is set */
 extern PyMethodDef message_array_methods[]; /* merged into SharedArray's methods by array.c */
@@ -316,6 +327,9 @@ extern PyMethodDef message_array_methods[]; /* merged into SharedArray's methods
 /* transfer.c */
 int transfer_init(PyObject *module, core_state *state);
 ist_message *transfer_send(PyObject *transfer); /* its message, once; NULL with an exception */
+ist_message *transfer_peek(PyObject *transfer); /* a copy of it, which doesn't use it up; NULL with an exception */
+bool transfer_pending(PyObject *transfer); /* whether it has its message still */
+int transfer_check(SharedArrayObject *a); /* -1 with DetachedError or BufferError: its reference can't be moved */
 
 /* xid.c: CPython's cross-interpreter data, one small file per signature family */
 int xid_register(core_state *state);

@@ -110,6 +110,24 @@ SharedArrayObject *message_receive(core_state *state, ist_message *message) {
     return a;
 }
 
+ist_message *message_copy(const ist_message *message) {
+    const description *is = &message->is;
+    const size_t dims = 2 * (size_t)is->ndim * sizeof(Py_ssize_t), text = is->spec == NULL ? 0 : strlen(is->spec) + 1;
+    ist_message *copy = malloc(sizeof *copy + dims + text);
+    if (copy == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    memcpy(copy, message, sizeof *copy + dims + text);
+    copy->is.shape = copy->dims;
+    copy->is.strides = copy->dims + is->ndim;
+    if (text > 0)
+        copy->is.spec = (char *)copy->dims + dims;
+    ist_segment_retain_inline(copy->segment);
+    ist_count_in_flight(1);
+    return copy;
+}
+
 void message_free(ist_message *message) {
     ist_segment_release(message->segment);
     free(message);

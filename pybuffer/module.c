@@ -3,7 +3,7 @@
  * One module object per interpreter, with everything it needs in its state; nothing here is shared between interpreters but constants.
  * Py_mod_gil isn't declared: that comes with the proof that nothing races without it.
  */
-#include "array.h"
+#include "clone.h"
 
 #include <pthread.h>
 
@@ -269,7 +269,11 @@ static int errors_init(PyObject *module, core_state *state) {
     state->DetachedError =
         new_error(module, "DetachedError", "Use of a handle that was released, or inherited through fork.", state->Error, PyExc_ValueError);
     state->WorkerError = new_error(module, "WorkerError", "A worker failed; the text has its traceback.", state->Error, PyExc_RuntimeError);
-    return state->SegmentGoneError == NULL || state->DetachedError == NULL || state->WorkerError == NULL ? -1 : 0;
+    state->CloneError =
+        new_error(module, "CloneError", "What can't be cloned, with the path that leads there; or bytes that aren't a clone.", state->Error,
+                  PyExc_TypeError);
+    return state->SegmentGoneError == NULL || state->DetachedError == NULL || state->WorkerError == NULL || state->CloneError == NULL ? -1
+                                                                                                                                      : 0;
 }
 
 static int info_init(PyObject *module, core_state *state) {
@@ -297,7 +301,7 @@ static int core_exec(PyObject *module) {
         PyModule_AddFunctions(module, create_functions) < 0 || PyModule_AddFunctions(module, asarray_functions) < 0 ||
         PyModule_AddFunctions(module, memmap_functions) < 0 || PyModule_AddFunctions(module, dlpack_functions) < 0 ||
         PyModule_AddFunctions(module, arrow_functions) < 0 || atomics_init(module) < 0 || message_init(module, state) < 0 ||
-        worker_init(module, state) < 0)
+        clone_init(module, state) < 0 || worker_init(module, state) < 0)
         return -1;
     return xid_register(state); /* last: from here on arrays may come in */
 }
@@ -315,15 +319,17 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->SegmentGoneError);
     Py_VISIT(state->DetachedError);
     Py_VISIT(state->WorkerError);
+    Py_VISIT(state->CloneError);
     Py_VISIT(state->rebuild);
     for (int i = 0; i < IST_NUMBERS; i++)
         Py_VISIT(state->dtypes[i]);
     Py_VISIT(state->known);
-    return 0;
+    return clone_traverse(state, visit, arg);
 }
 
 static int core_clear(PyObject *module) {
     core_state *state = state_of_module(module);
+    clone_fini(state);
     Py_CLEAR(state->known);
     for (int i = 0; i < IST_NUMBERS; i++)
         Py_CLEAR(state->dtypes[i]);
@@ -337,6 +343,7 @@ static int core_clear(PyObject *module) {
     Py_CLEAR(state->SegmentGoneError);
     Py_CLEAR(state->DetachedError);
     Py_CLEAR(state->WorkerError);
+    Py_CLEAR(state->CloneError);
     return 0;
 }
 

@@ -10,6 +10,8 @@ typedef struct TransferObject {
     ist_message *message; /* NULL: sent, or released */
 } TransferObject;
 
+static const char sent_before[] = "this transfer was sent, or released, before: it can be used once";
+
 static core_state *state_of_transfer(PyObject *self) { return (core_state *)PyType_GetModuleState(Py_TYPE(self)); }
 
 /* The message, which is the caller's then; NULL: it was taken before. */
@@ -30,11 +32,21 @@ static ist_message *take(PyObject *self) {
 static ist_message *take_or_raise(PyObject *self) {
     ist_message *message = take(self);
     if (message == NULL)
-        PyErr_SetString(state_of_transfer(self)->DetachedError, "this transfer was sent, or released, before: it can be used once");
+        PyErr_SetString(state_of_transfer(self)->DetachedError, sent_before);
     return message;
 }
 
 ist_message *transfer_send(PyObject *self) { return take_or_raise(self); }
+
+bool transfer_pending(PyObject *self) { return ((TransferObject *)self)->message != NULL; }
+
+ist_message *transfer_peek(PyObject *self) {
+    const ist_message *message = ((TransferObject *)self)->message;
+    if (message != NULL)
+        return message_copy(message);
+    PyErr_SetString(state_of_transfer(self)->DetachedError, sent_before);
+    return NULL;
+}
 
 static void transfer_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
@@ -81,16 +93,24 @@ static PyObject *transfer_get_detached(PyObject *self, void *Py_UNUSED(closure))
     return PyBool_FromLong(((TransferObject *)self)->message == NULL);
 }
 
-PyObject *array_transfer(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    SharedArrayObject *a = (SharedArrayObject *)self, *root = array_root(a);
-    core_state *state = state_of(a);
+int transfer_check(SharedArrayObject *a) {
+    SharedArrayObject *root = array_root(a);
     if (array_check(a) < 0)
-        return NULL;
+        return -1;
     const uint64_t counts = hold_read(root) & HOLD_COUNTS;
     const uint64_t exports = (counts >> 32) + (counts & UINT32_MAX) - root_views(root);
-    if (exports > 0)
-        return PyErr_Format(PyExc_BufferError, "can't transfer: %llu export%s (memoryviews, ndarrays, a lent address) in this interpreter",
-                            (unsigned long long)exports, exports == 1 ? "" : "s");
+    if (exports == 0)
+        return 0;
+    PyErr_Format(PyExc_BufferError, "can't transfer: %llu export%s (memoryviews, ndarrays, a lent address) in this interpreter",
+                 (unsigned long long)exports, exports == 1 ? "" : "s");
+    return -1;
+}
+
+PyObject *array_transfer(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    SharedArrayObject *a = (SharedArrayObject *)self;
+    core_state *state = state_of(a);
+    if (transfer_check(a) < 0)
+        return NULL;
     TransferObject *t = PyObject_New(TransferObject, state->transfer_type);
     if (t == NULL)
         return NULL;

@@ -3,6 +3,7 @@
 #define ISTHMUS_ISTHMUS_H
 
 #include <isthmus/atomic.h>
+#include <isthmus/clone.h>
 #include <isthmus/error.h>
 #include <isthmus/exchange.h>
 #include <isthmus/heap.h>

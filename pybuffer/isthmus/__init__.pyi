@@ -1,4 +1,5 @@
 from . import atomics as atomics
+from ._core import CloneError as CloneError
 from ._core import DetachedError as DetachedError
 from ._core import Error as Error
 from ._core import SegmentGoneError as SegmentGoneError
@@ -10,15 +11,19 @@ from ._core import array as array
 from ._core import asarray as asarray
 from ._core import attach as attach
 from ._core import buffer as buffer
+from ._core import clone as clone
 from ._core import configure as configure
 from ._core import dtype as dtype
+from ._core import dumps as dumps
 from ._core import empty as empty
 from ._core import empty_like as empty_like
 from ._core import from_arrow as from_arrow
 from ._core import from_dlpack as from_dlpack
 from ._core import full as full
 from ._core import is_shared as is_shared
+from ._core import loads as loads
 from ._core import memmap as memmap
+from ._core import register_type as register_type
 from ._core import segments as segments
 from ._core import set_pickle_lease as set_pickle_lease
 from ._core import stats as stats
@@ -35,6 +40,7 @@ from .pool import WorkerPool as WorkerPool
 
 __all__ = [
     "BrokenWorkerPool",
+    "CloneError",
     "DetachedError",
     "Error",
     "Future",
@@ -49,8 +55,10 @@ __all__ = [
     "atomics",
     "attach",
     "buffer",
+    "clone",
     "configure",
     "dtype",
+    "dumps",
     "empty",
     "empty_like",
     "from_arrow",
@@ -61,9 +69,11 @@ __all__ = [
     "get_library_dir",
     "install_numpy_allocator",
     "is_shared",
+    "loads",
     "memmap",
     "numpy_allocator",
     "pickle_by_value",
+    "register_type",
     "segments",
     "set_pickle_lease",
     "stats",
