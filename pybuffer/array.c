@@ -365,8 +365,6 @@ GETTER_NOW(nbytes, PyLong_FromSsize_t(a->nbytes))
 GETTER(dtype, Py_NewRef((PyObject *)a->dtype))
 static PyObject *get_format(PyObject *self, void *Py_UNUSED(closure)) {
     SharedArrayObject *a = (SharedArrayObject *)self;
-    if (array_tracks(a))
-        return now_get(get_format, self);
     const char *format = array_check(a) < 0 ? NULL : array_format(a);
     return format == NULL ? NULL : PyUnicode_FromString(format);
 }

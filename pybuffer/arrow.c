@@ -294,8 +294,6 @@ static int check_shape(SharedArrayObject *a) {
 
 static PyObject *array_arrow_schema(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     SharedArrayObject *a = (SharedArrayObject *)self;
-    if (array_tracks(a))
-        return now_call(array_arrow_schema, self, NULL);
     return array_check(a) < 0 || check_shape(a) < 0 ? NULL : schema_capsule(a->dtype);
 }
 

@@ -54,7 +54,7 @@ IST_API size_t ist_collect(void);
 typedef struct ist_stats {
     size_t struct_size; /* set by the caller: sizeof(ist_stats) */
     uint64_t segments; /* live segments */
-    uint64_t allocated; /* bytes asked for by live segments of kind heap */
+    uint64_t allocated; /* bytes asked for by live segments of kind heap; of growable ones what they have grown to */
     uint64_t mapped; /* bytes of memory the heap really occupies now */
     uint64_t owners; /* counted references over all live segments */
     uint64_t leases; /* segments held by a lease */

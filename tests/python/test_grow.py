@@ -144,6 +144,14 @@ def test_arrow_sees_the_length_of_the_moment() -> None:
     assert len(pyarrow.array(a)) == 5
 
 
+def test_a_frozen_one_hashes_as_long_as_it_has_become() -> None:
+    a = ist.zeros(1, "u1", max_length=9)
+    writer = other(a)
+    writer.grow(3)
+    writer.release()
+    assert hash(a.freeze()) == hash(bytes(3))
+
+
 def test_assignment_reaches_what_has_grown() -> None:
     a = ist.zeros((1, 2), "i8", max_length=9)
     other(a).grow(4)
