@@ -188,6 +188,9 @@ static void step(struct self *self) {
     else if (r < 94) { /* the handle anew */
         ist_queue_release(q);
         CHECK_EQ(ist_queue_attach(&stage->queues[which], &self->q[which]), 0);
+        int fd; /* from now on it is told of messages */
+        if (any(self, 4) == 0)
+            CHECK_EQ(ist_queue_fileno(self->q[which], &fd), 0);
     } else
         swarm_step(&self->swarm);
 }

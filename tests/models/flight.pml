@@ -12,10 +12,12 @@
  *   sound  kill        285607
  *   sound  kill2       326785  -DMAXC=2
  * Broken on purpose, -DBROKEN_ and the first word; the assertion that catches it contains the second:
- *   broken FLIGHTS_FIRST   eph
+ *   broken FLIGHTS_FIRST   eph==0
  *   broken NOSCAN          sent[0]    -DMAXC=0
- *   broken NOSWEEP         eph
- *   broken NOMOVE          sent[0]    -DMAXC=0
+ *   broken NOSWEEP         eph==0
+ *
+ * Not seen by it: a mark that doesn't move S on. The sender's bit is there until its mark is, and who frees looks at bits first; S is moved
+ * nevertheless, so that the rule of a holder and that of a mark are one.
  */
 #ifndef MAXC
 #define MAXC 1
