@@ -60,4 +60,9 @@ void file_part_clear(file_part *part);
  * -1 with SegmentGoneError (gone, replaced, cut) or OSError (PermissionError and so on), which name the file. */
 int file_part_open(core_state *state, const file_part *part, bool readonly, ist_segment *out);
 
+/* lease_log.c */
+void report_leases_sometimes(void);
+extern const char set_pickle_lease_doc[];
+PyObject *core_set_pickle_lease(PyObject *module, PyObject *seconds);
+
 #endif

@@ -10,6 +10,7 @@
 
 #include "fork.h"
 #include "heap.h"
+#include "layout.h"
 #include "os.h"
 #include "point.h"
 #include "segment.h"
@@ -30,48 +31,10 @@
 #define CONTROL_NAME "isthmus-control"
 #define DATA_NAME "isthmus-data"
 
-#define HEADER_BYTES 4096u
-#define TABLES_AT 8192u
-#define TABLES 8
-#define LEAST_WINDOW (UINT64_C(1) << 20)
-
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards the two below */
 static _Atomic(struct isti_domain *) rows[ISTI_DOMAINS];
 static _Atomic(uint32_t) count;
 static _Atomic(struct isti_domain *) home;
-
-/* ---- layout */
-
-static uint64_t hint_words(uint32_t descriptors) { return descriptors / 4096 + descriptors / 64; }
-
-static uint64_t rounded(uint64_t n) { return (n + 4095) & ~UINT64_C(4095); }
-
-/* Where the tables are, relative to the file's start; the file's size is returned. */
-static uint64_t layout(const struct isti_control_header *h, uint64_t at[TABLES]) {
-    uint64_t sizes[TABLES] = {
-        h->members * sizeof(struct isti_member),         h->windows * sizeof(struct isti_window_row),
-        h->descriptors * sizeof(struct isti_descriptor), h->windows * hint_words(h->descriptors) * 8,
-        h->tickets * sizeof(struct isti_ticket),         h->names * sizeof(struct isti_name),
-        h->queues * sizeof(struct isti_queue_row),       h->waiter_buckets * sizeof(struct isti_waiter_bucket),
-    };
-    uint64_t end = TABLES_AT;
-    for (int i = 0; i < TABLES; i++) {
-        at[i] = end;
-        end += rounded(sizes[i]);
-    }
-    return end;
-}
-
-static bool power_of_two(uint64_t n) { return n != 0 && (n & (n - 1)) == 0; }
-
-static bool header_makes_sense(const struct isti_control_header *h, uint64_t size) {
-    uint64_t at[TABLES];
-    return h->magic == ISTI_CONTROL_MAGIC && h->version == ISTI_CONTROL_VERSION && h->members - 1u < ISTI_MEMBERS &&
-           h->descriptors >= ISTI_DESCRIPTORS_LEAST && h->descriptors <= ISTI_DESCRIPTORS && power_of_two(h->descriptors) &&
-           h->windows - 1u < ISTI_WINDOWS && h->tickets - 1u < ISTI_TICKETS && h->names - 1u < ISTI_NAMES && h->queues - 1u < ISTI_QUEUES &&
-           h->waiter_buckets <= ISTI_WAITER_BUCKETS && power_of_two(h->waiter_buckets) && h->window_size >= LEAST_WINDOW &&
-           h->window_size % 65536 == 0 && h->window_size <= (UINT64_C(1) << 62) / h->windows && layout(h, at) == size;
-}
 
 /* ---- the process-local side */
 
@@ -125,8 +88,8 @@ static void *private_table(size_t size) {
 
 /* Maps the tables; h is bounded. */
 static int map_tables(struct isti_domain *d, const struct isti_control_header *h) {
-    uint64_t at[TABLES];
-    size_t size = (size_t)layout(h, at);
+    uint64_t at[ISTI_TABLES];
+    size_t size = (size_t)isti_layout(h, at);
     char *p = isti_os.mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, d->control_fd, 0);
     if (p == MAP_FAILED)
         return -ENOMEM;
@@ -142,7 +105,7 @@ static int map_tables(struct isti_domain *d, const struct isti_control_header *h
     d->queues = h->queues;
     d->window_size = h->window_size;
     memcpy(d->id, h->id, sizeof d->id);
-    d->marks = (struct isti_control_marks *)(void *)(p + HEADER_BYTES);
+    d->marks = (struct isti_control_marks *)(void *)(p + ISTI_HEADER_BYTES);
     d->member_rows = (struct isti_member *)(void *)(p + at[0]);
     d->window_rows = (struct isti_window_row *)(void *)(p + at[1]);
     d->descriptor_rows = (struct isti_descriptor *)(void *)(p + at[2]);
@@ -193,50 +156,8 @@ static int random_bytes(uint8_t *out, size_t size) {
     return 0;
 }
 
-static uint64_t limit_of(int resource) {
-    struct rlimit limit;
-    return isti_os.getrlimit(resource, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY ? limit.rlim_cur : UINT64_MAX;
-}
-
-/* Beyond RLIMIT_FSIZE ftruncate doesn't fail: it kills by SIGXFSZ. So: fewer windows first, then smaller ones. */
-static void fit_windows(struct isti_control_header *h) {
-    uint64_t limit = limit_of(RLIMIT_FSIZE);
-    while (h->windows > 64 && h->windows * h->window_size > limit)
-        h->windows /= 2;
-    while (h->window_size > (UINT64_C(64) << 20) && h->windows * h->window_size > limit)
-        h->window_size = h->window_size / 2 & ~UINT64_C(65535);
-    while (h->windows > 1 && h->windows * h->window_size > limit)
-        h->windows /= 2;
-    while (h->window_size / 2 >= LEAST_WINDOW && h->window_size > limit)
-        h->window_size = h->window_size / 2 & ~UINT64_C(65535);
-}
-
-/* Smaller tables, as far as that goes: where files are limited, and where address space is, of which the heap is to have the most. */
-static void fit_tables(struct isti_control_header *h) {
-    const uint64_t space = limit_of(RLIMIT_AS), file = limit_of(RLIMIT_FSIZE);
-    const uint64_t per_row = sizeof(struct isti_entry) + sizeof(struct isti_given) + sizeof(uint32_t);
-    uint64_t at[TABLES];
-    for (;;) {
-        uint64_t size = layout(h, at);
-        if (size <= file && (space == UINT64_MAX || size + h->descriptors * per_row <= space / 8))
-            return;
-        if (h->descriptors > ISTI_DESCRIPTORS_LEAST)
-            h->descriptors /= 2;
-        else if (h->tickets > 1024)
-            h->tickets /= 2;
-        else if (h->names > 16)
-            h->names /= 2;
-        else if (h->waiter_buckets > 4)
-            h->waiter_buckets /= 2;
-        else if (h->queues > 16)
-            h->queues /= 2;
-        else
-            return;
-    }
-}
-
 static int make_file(const char *name, uint64_t size, int *out) {
-    if (size > limit_of(RLIMIT_FSIZE))
+    if (size > isti_limit_of(RLIMIT_FSIZE))
         return -ENOMEM;
     int fd = isti_os.memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
@@ -254,8 +175,8 @@ static int make_file(const char *name, uint64_t size, int *out) {
 }
 
 static int make_files(struct isti_domain *d, struct isti_control_header *h) {
-    uint64_t at[TABLES], ignored;
-    fit_windows(h);
+    uint64_t at[ISTI_TABLES], ignored;
+    isti_fit_windows(h);
     int error = make_file(DATA_NAME, h->windows * h->window_size, &d->data_fd);
     if (error == 0)
         error = identify(d->data_fd, &d->data_device, &d->data_inode, &ignored);
@@ -264,8 +185,8 @@ static int make_files(struct isti_domain *d, struct isti_control_header *h) {
     h->data_device = d->data_device;
     h->data_inode = d->data_inode;
     for (;;) {
-        fit_tables(h);
-        error = make_file(CONTROL_NAME, layout(h, at), &d->control_fd);
+        isti_fit_tables(h);
+        error = make_file(CONTROL_NAME, isti_layout(h, at), &d->control_fd);
         if (error == 0)
             error = map_tables(d, h);
         if (error != -ENOMEM || h->descriptors / 2 < ISTI_DESCRIPTORS_LEAST)
@@ -346,14 +267,14 @@ static int open_control(struct isti_domain *d, const uint8_t *id) {
     int error = identify(d->control_fd, &d->control_device, &d->control_inode, &size);
     if (error != 0)
         return error;
-    if (size < TABLES_AT || (isti_os.get_seals(d->control_fd) & SEALS) != SEALS)
+    if (size < ISTI_TABLES_AT || (isti_os.get_seals(d->control_fd) & SEALS) != SEALS)
         return -ENOENT; /* not ours, or it could shrink under us */
-    char *page = isti_os.mmap(NULL, HEADER_BYTES, PROT_READ, MAP_SHARED, d->control_fd, 0);
+    char *page = isti_os.mmap(NULL, ISTI_HEADER_BYTES, PROT_READ, MAP_SHARED, d->control_fd, 0);
     if (page == MAP_FAILED)
         return -ENOMEM;
     memcpy(&h, page, sizeof h);
-    isti_os.munmap(page, HEADER_BYTES);
-    if (!header_makes_sense(&h, size) || (id != NULL && memcmp(id, h.id, sizeof h.id) != 0))
+    isti_os.munmap(page, ISTI_HEADER_BYTES);
+    if (!isti_header_makes_sense(&h, size) || (id != NULL && memcmp(id, h.id, sizeof h.id) != 0))
         return -ENOENT;
     d->data_device = h.data_device;
     d->data_inode = h.data_inode;

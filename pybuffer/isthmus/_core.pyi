@@ -107,7 +107,9 @@ class dtype:
 @final
 class SegmentInfo(
     structseq[Any],
-    tuple[int, int, Literal["heap", "file", "foreign", "queue"], int, int, int | None, bool, bool, bool, int, int, tuple[int, int] | None, int],
+    tuple[
+        int, int, Literal["heap", "file", "foreign", "queue"], int, int, int | None, bool, bool, bool, int, int, tuple[int, int] | None, int
+    ],
 ):
     __match_args__: Final = (
         "id",
