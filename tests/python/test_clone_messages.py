@@ -519,7 +519,7 @@ def test_nothing_leaks(what: str) -> None:
         run()
         gc.collect()
         growth.append(sys.getallocatedblocks() - before)
-    assert min(growth) < 20, growth
+    assert min(growth) < 40, growth  # one for each of the 50 rounds would be a leak
 
 
 @pytest.mark.skipif(not os.environ.get("ISTHMUS_FULL"), reason="needs several GiB; ISTHMUS_FULL")
