@@ -321,12 +321,12 @@ def unread(context: Any) -> None:
     handler.emit = lambda record: logged.append(record.args[0])  # type: ignore[method-assign, index, union-attr]
     logger = logging.getLogger("isthmus")
     logger.addHandler(handler)
-    before = ist.set_pickle_lease(0.3)
     here, there = context.Pipe()
     child = context.Process(target=hold_and_wait, args=(there,))
     child.start()
     here.send([numbered(100), [numbered(100)]])
     assert here.recv() == 2  # it holds those
+    before = ist.set_pickle_lease(0.3)  # not sooner: a child that is slow to start would come too late, and we would wait for its answer for ever
     os.kill(child.pid, signal.SIGSTOP)
     poll(lambda: state_of(child.pid) == "T", "it is stopped, so it reads nothing")
     here.send(numbered(1000)[::3])
