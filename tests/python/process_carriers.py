@@ -326,7 +326,9 @@ def unread(context: Any) -> None:
     child.start()
     here.send([numbered(100), [numbered(100)]])
     assert here.recv() == 2  # it holds those
-    before = ist.set_pickle_lease(0.3)  # not sooner: a child that is slow to start would come too late, and we would wait for its answer for ever
+    before = ist.set_pickle_lease(
+        0.3
+    )  # not sooner: a child that is slow to start would come too late, and we would wait for its answer for ever
     os.kill(child.pid, signal.SIGSTOP)
     poll(lambda: state_of(child.pid) == "T", "it is stopped, so it reads nothing")
     here.send(numbered(1000)[::3])
