@@ -294,8 +294,8 @@ CTRL_C = """
     a = ist.zeros(2, "i4")
     other = []
     thread = threading.Thread(target=lambda: other.append(atomics.wait(a, 0, 0)))
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         atomics.wait(a, 0, 0)
     except KeyboardInterrupt:
         thread.start()
