@@ -176,15 +176,19 @@ static void sooner(void) { lease_alone(SECOND); }
 Test(housekeeper, hears_a_deadline_set_before_it_sleeps) {
     make_heap();
     const uint64_t begin = turned();
-    before_sleep = sooner; /* after it has read the bell, before it sleeps: the wake finds nobody */
     lease_alone(100 * SECOND);
-    CHECK_EQ(settled(), begin + SECOND);
-    turn_to(begin + SECOND);
     CHECK_EQ(settled(), begin + 100 * SECOND);
-    CHECK_EQ(test_stats().leases, 1);
-    turn_to(begin + 100 * SECOND);
-    CHECK_EQ(settled(), WATCHING);
-    CHECK_EQ(test_stats().leases, 0);
+    pthread_mutex_lock(&mutex);
+    before_sleep = sooner; /* after it has read the bell, before it sleeps: the wake finds nobody */
+    pthread_mutex_unlock(&mutex);
+    lease_alone(50 * SECOND);
+    CHECK_EQ(settled(), begin + SECOND);
+    const uint64_t order[] = {1, 50, 100};
+    for (unsigned i = 0; i < 3; i++) {
+        turn_to(begin + order[i] * SECOND);
+        CHECK_EQ(settled(), i < 2 ? begin + order[i + 1] * SECOND : WATCHING);
+        CHECK_EQ(test_stats().leases, 2 - i);
+    }
 }
 
 Test(housekeeper, ticks_while_pages_are_dirty) {
