@@ -93,15 +93,25 @@ static int enter_writer(const char *function, const element *e) {
 
 typedef enum operation { LOAD, STORE, ADD, SUB, AND, OR, XOR, EXCHANGE, COMPARE_EXCHANGE } operation;
 
+/* What atomic_fetch_or and the like are anyway where their result is used. Written out because gcc 16.2 forgets the operand of those of 8 bytes
+ * here (test_values sees it). */
+#define EXCHANGE_UNTIL(T, new)                                                                                                             \
+    {                                                                                                                                      \
+        T old = atomic_load_explicit((_Atomic(T) *)at, memory_order_relaxed); /* relaxed: the exchange checks it */                        \
+        while (!atomic_compare_exchange_weak_explicit((_Atomic(T) *)at, &old, (T)(new), memory_order_seq_cst, memory_order_relaxed))       \
+            ;                                                                                                                              \
+        return old;                                                                                                                        \
+    }
+
 #define BY_OPERATION(T)                                                                                                                    \
     switch (op) {                                                                                                                          \
     case LOAD: return atomic_load_explicit((_Atomic(T) *)at, memory_order_seq_cst);                                                        \
     case STORE: atomic_store_explicit((_Atomic(T) *)at, (T)v, memory_order_seq_cst); return v;                                             \
     case ADD: return atomic_fetch_add_explicit((_Atomic(T) *)at, (T)v, memory_order_seq_cst);                                              \
     case SUB: return atomic_fetch_sub_explicit((_Atomic(T) *)at, (T)v, memory_order_seq_cst);                                              \
-    case AND: return atomic_fetch_and_explicit((_Atomic(T) *)at, (T)v, memory_order_seq_cst);                                              \
-    case OR: return atomic_fetch_or_explicit((_Atomic(T) *)at, (T)v, memory_order_seq_cst);                                                \
-    case XOR: return atomic_fetch_xor_explicit((_Atomic(T) *)at, (T)v, memory_order_seq_cst);                                              \
+    case AND: EXCHANGE_UNTIL(T, old & (T)v);                                                                                               \
+    case OR: EXCHANGE_UNTIL(T, old | (T)v);                                                                                                \
+    case XOR: EXCHANGE_UNTIL(T, old ^ (T)v);                                                                                               \
     case EXCHANGE: return atomic_exchange_explicit((_Atomic(T) *)at, (T)v, memory_order_seq_cst);                                          \
     case COMPARE_EXCHANGE: {                                                                                                               \
         T expected = (T)w;                                                                                                                 \

@@ -25,6 +25,8 @@ static PyObject *list_of_run(const DTypeObject *dtype, const char *data, Py_ssiz
     if (list == NULL)
         return NULL;
     Py_ssize_t i = 0;
+    if (n == 1)
+        stride = 0; /* it may be any: nothing may be computed from it */
     switch (dtype->swapped ? IST_TYPE_CODES : dtype->code) {
     case IST_I1: ITEMS(int8_t, PyLong_FromLong(x));
     case IST_U1: ITEMS(uint8_t, PyLong_FromLong(x));
@@ -55,7 +57,8 @@ static PyObject *list_of(const strided *s, int axis, const char *data) {
     if (axis == s->ndim - 1)
         return list_of_run(s->dtype, data, s->strides[axis], s->shape[axis]);
     PyObject *list = PyList_New(s->shape[axis]);
-    for (Py_ssize_t i = 0; list != NULL && i < s->shape[axis]; i++, data += s->strides[axis]) {
+    const Py_ssize_t stride = s->shape[axis] == 1 ? 0 : s->strides[axis];
+    for (Py_ssize_t i = 0; list != NULL && i < s->shape[axis]; i++, data += stride) {
         PyObject *row = list_of(s, axis + 1, data);
         if (row == NULL)
             Py_CLEAR(list);
