@@ -25,7 +25,7 @@
  * Broken on purpose, -DBROKEN_ and the first word; the assertion that catches it contains the second:
  *   broken NORECHECK       over[x]     -DMAXC=0 -DGIVEUP=0 -DNN=1
  *   broken CHECK_FIRST     over[x]     -DMAXC=0 -DGIVEUP=0 -DNN=1
- *   broken NOTICKET        key[s]==k   -DMAXC=0 -DNS=1 -DNK=2 -DNN=1
+ *   broken NOTICKET        key[s]==    -DMAXC=0 -DNS=1 -DNK=2 -DNN=1
  *   broken ANYORDER        was[x]      -DMAXC=0 -DNN=1 -DGIVEUP=0
  *   broken SWEEP_DROPS     n==1        -DNN=1 -DGIVEUP=0
  *   broken INTERRUPT_DROPS n==1        -DMAXC=0 -DNN=1
