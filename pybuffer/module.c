@@ -82,11 +82,11 @@ static PyObject *core_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
     uint64_t orphaned = (uint64_t)block_orphaned();
     typedef unsigned long long ull;
     return Py_BuildValue(
-        "{s:K,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "allocated", (ull)s.allocated, "mapped", (ull)s.mapped,
+        "{s:K,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "allocated", (ull)s.allocated, "mapped", (ull)s.mapped,
         "segments", (ull)s.segments, "owners", (ull)s.owners, "exports", (long long)block_exports(), "leases", (ull)s.leases, "lease_bytes",
         (ull)s.lease_bytes, "leases_expired", (ull)s.leases_expired, "in_flight", (long long)s.in_flight, "queues", (ull)s.queues, "leaked",
         (ull)(s.saturated + orphaned), "saturated", (ull)s.saturated, "orphaned", (ull)orphaned, "misuses", (ull)s.misuses, "retired",
-        (ull)s.retired, "bytes_copied", (ull)s.bytes_copied, "published", (ull)s.published, "processes", (ull)s.processes);
+        (ull)s.retired, "bytes_copied", (ull)s.bytes_copied, "published", (ull)s.published, "processes", (ull)s.processes, "waiting", (ull)s.waiting);
 }
 
 static PyObject *core_segments(PyObject *module, PyObject *Py_UNUSED(ignored)) {
@@ -224,7 +224,7 @@ static PyMethodDef core_functions[] = {
          "stats($module, /)\n--\n\nWhat the process has, as a dict of numbers; each is a snapshot of its own. allocated, mapped and\n"
          "lease_bytes are bytes; bytes_copied counts the array bytes that were copied rather than passed by reference. published: its\n"
          "segments that other processes can reach; processes: the living of its domains, itself included, one that is in two of them\n"
-         "counted twice.")},
+         "counted twice; waiting: its threads that sleep in atomics.wait().")},
     {"segments", core_segments, METH_NOARGS,
      PyDoc_STR("segments($module, /)\n--\n\nThe process's live segments, a list of SegmentInfo in no order.")},
     {"sweep", core_sweep, METH_NOARGS,

@@ -607,6 +607,7 @@ int ist_stats_read(ist_stats *stats) {
     stats->retired = atomic_load_explicit(&isti_retired, memory_order_relaxed);
     isti_lease_stats(stats);
     stats->processes = isti_processes_count();
+    stats->waiting = isti_waiters_count();
     return 0;
 }
 

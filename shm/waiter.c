@@ -362,3 +362,15 @@ void isti_waiter_sweep(struct isti_domain *d, uint32_t m) {
     }
     IST_POINT(SWEEP_WAITERS);
 }
+
+uint64_t isti_waiters_count(void) {
+    uint64_t n = 0;
+    uint32_t at = 0;
+    for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;)
+        for (uint32_t b = 0; b < d->waiter_buckets; b++)
+            for (uint32_t r = 0, high = bucket_used(d, b) ? rows_used(&d->waiter_rows[b]) : 0; r < high; r++) {
+                uint64_t word = atomic_load_explicit(&d->waiter_rows[b].rows[r].word, memory_order_relaxed); /* relaxed: a snapshot */
+                n += state_of(word) == WAITING && member_of(word) == d->me;
+            }
+    return n;
+}

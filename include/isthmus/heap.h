@@ -68,6 +68,7 @@ typedef struct ist_stats {
     uint64_t published; /* segments of all its domains that this process holds and others can attach to */
     uint64_t processes; /* alive in its domains, this one included */
     uint64_t queues; /* of kind queue, among the segments */
+    uint64_t waiting; /* threads of this process that are asleep in ist_wait_on, or about to be */
 } ist_stats;
 
 /* Errors: -EINVAL if struct_size isn't that of this version, -ENOTRECOVERABLE (in a child made without fork handlers). */

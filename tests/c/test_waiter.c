@@ -41,9 +41,11 @@ Test(waiter, the_longest_waiting_first) {
     ist_wait w[6];
     for (int i = 0; i < 6; i++)
         w[i] = waits(s, 8, i % 2 == 0 ? 4 : 8);
+    CHECK_EQ(test_stats().waiting, 6);
     CHECK_EQ(notified(s, 8, 0), 0);
     CHECK_EQ(notified(s, 8, 2), 2);
     CHECK_EQ(ist_wait_on(&w[3], 0, UINT64_MAX), -ETIMEDOUT); /* gives up its place */
+    CHECK_EQ(test_stats().waiting, 3);
     CHECK_EQ(notified(s, 8, 2), 2);
     CHECK_EQ(ist_wait_on(&w[5], 0, UINT64_MAX), -ETIMEDOUT);
     for (int i = 0; i < 5; i++)

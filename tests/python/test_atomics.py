@@ -4,7 +4,6 @@ import math
 import operator
 import signal
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -185,8 +184,7 @@ class Waiters:
             threading.Thread(daemon=True, target=lambda: self.results.append((number, atomics.wait(a, index, expected, timeout))))
         )
         self.threads[-1].start()
-        # Nothing says from outside that somebody sleeps, and the order is what is tested
-        time.sleep(0.02)  # rule exception: see above
+        assert poll(lambda: ist.stats()["waiting"] == number + 1, "asleep")
 
     def join(self) -> list[tuple[int, str]]:
         for thread in self.threads:

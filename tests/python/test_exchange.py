@@ -8,6 +8,7 @@ from typing import Any
 import capsules
 import isthmus as ist
 import pytest
+from allocations import fails_at
 from capsules import EXCHANGE, Exchange, ExchangeProducer, Offers, let_go, taken
 from carriers import Channel, Interpreter
 from processes import Group
@@ -324,7 +325,6 @@ def test_many_threads() -> None:
 
 
 def test_memory_errors_at_every_allocation() -> None:
-    testcapi = pytest.importorskip("_testcapi", reason="this Python ships without _testcapi")
     a = ist.zeros((2, 3), "i4")
     offers = Offers(taken(a), (2, 3), b"<i4")
     capsule = offers.__isthmus_segment__()
@@ -337,13 +337,7 @@ def test_memory_errors_at_every_allocation() -> None:
     for make in (a.__isthmus_segment__, lambda: ist.asarray(Kept()), lambda: ist.array(Kept())):
         make()
         for n in range(40):
-            testcapi.set_nomemory(n, n + 1)
-            try:
-                make()
-            except MemoryError:
-                failures += 1
-            finally:
-                testcapi.remove_mem_hooks()
+            failures += fails_at(n, make)
             gc.collect()
             assert a.owners == 2 and len(ist.segments()) == 1, n
     let_go(offers.copy)
