@@ -21,21 +21,16 @@ static Py_ssize_t rows_in(SharedArrayObject *a, size_t bytes) { return (Py_ssize
 static Py_ssize_t rows_now(SharedArrayObject *a) { return rows_in(a, ist_segment_length(array_root(a)->segment)); }
 static Py_ssize_t rows_reserved(SharedArrayObject *a) { return rows_in(a, ist_segment_size(array_root(a)->segment)); }
 
-Py_ssize_t tracked_length(SharedArrayObject *a) {
+static Py_ssize_t held(SharedArrayObject *a, Py_ssize_t (*rows)(SharedArrayObject *)) {
     if (hold_enter(a, HOLD_SHARED) < 0)
         return -1;
-    Py_ssize_t n = rows_now(a);
+    Py_ssize_t n = rows(a);
     hold_leave(a, HOLD_SHARED);
     return n;
 }
 
-Py_ssize_t tracked_max_length(SharedArrayObject *a) {
-    if (hold_enter(a, HOLD_SHARED) < 0)
-        return -1;
-    Py_ssize_t n = rows_reserved(a);
-    hold_leave(a, HOLD_SHARED);
-    return n;
-}
+Py_ssize_t tracked_length(SharedArrayObject *a) { return held(a, rows_now); }
+Py_ssize_t tracked_max_length(SharedArrayObject *a) { return held(a, rows_reserved); }
 
 /* `a` is held. A view of the first n rows; flags: ARRAY_READONLY, ARRAY_TRACKS. */
 static SharedArrayObject *first_rows(SharedArrayObject *a, Py_ssize_t n, uint32_t flags) {
@@ -45,21 +40,16 @@ static SharedArrayObject *first_rows(SharedArrayObject *a, Py_ssize_t n, uint32_
     return array_new_view(a, a->dtype, a->ndim, shape, ARRAY_STRIDES(a), a->data, flags);
 }
 
-SharedArrayObject *array_now(SharedArrayObject *a) {
+static SharedArrayObject *rows_of_now(SharedArrayObject *a, uint32_t flags) {
     if (hold_enter(a, HOLD_SHARED) < 0) /* a release() in another thread can't take the segment away meanwhile */
         return NULL;
-    SharedArrayObject *now = first_rows(a, rows_now(a), 0);
-    hold_leave(a, HOLD_SHARED);
-    return now;
-}
-
-SharedArrayObject *array_tracking_view(SharedArrayObject *a, uint32_t flags) {
-    if (hold_enter(a, HOLD_SHARED) < 0)
-        return NULL;
-    SharedArrayObject *view = first_rows(a, rows_now(a), flags | ARRAY_TRACKS);
+    SharedArrayObject *view = first_rows(a, rows_now(a), flags);
     hold_leave(a, HOLD_SHARED);
     return view;
 }
+
+SharedArrayObject *array_now(SharedArrayObject *a) { return rows_of_now(a, 0); }
+SharedArrayObject *array_tracking_view(SharedArrayObject *a, uint32_t flags) { return rows_of_now(a, flags | ARRAY_TRACKS); }
 
 PyObject *now_call(PyCFunction method, PyObject *self, PyObject *argument) {
     PyObject *now = (PyObject *)array_now((SharedArrayObject *)self);

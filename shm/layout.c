@@ -6,14 +6,12 @@
 
 #define LEAST_WINDOW (UINT64_C(1) << 20)
 
-static uint64_t hint_words(uint32_t descriptors) { return descriptors / 4096 + descriptors / 64; }
-
 static uint64_t rounded(uint64_t n) { return (n + 4095) & ~UINT64_C(4095); }
 
 uint64_t isti_layout(const struct isti_control_header *h, uint64_t at[ISTI_TABLES]) {
     uint64_t sizes[ISTI_TABLES] = {
         h->members * sizeof(struct isti_member),         h->windows * sizeof(struct isti_window_row),
-        h->descriptors * sizeof(struct isti_descriptor), h->windows * hint_words(h->descriptors) * 8,
+        h->descriptors * sizeof(struct isti_descriptor), h->windows * isti_hint_words(h->descriptors) * 8,
         h->tickets * sizeof(struct isti_ticket),         h->names * sizeof(struct isti_name),
         h->queues * sizeof(struct isti_queue_row),       h->waiter_buckets * sizeof(struct isti_waiter_bucket),
     };

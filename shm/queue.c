@@ -136,6 +136,14 @@ int ist_queue_open(ist_segment s, ist_queue **out) {
     return 0;
 }
 
+/* Takes the reference, also if it fails. */
+static int open_or_release(ist_segment s, ist_queue **out) {
+    int error = ist_queue_open(s, out);
+    if (error != 0)
+        ist_segment_release(s);
+    return error;
+}
+
 int ist_queue_create(uint64_t maxsize, ist_queue **out) {
     if (out == NULL)
         return -EINVAL;
@@ -157,21 +165,13 @@ int ist_queue_create(uint64_t maxsize, ist_queue **out) {
     ist_segment_release(first);
     if (error != 0)
         return error;
-    error = ist_queue_open(s, out);
-    if (error != 0)
-        ist_segment_release(s);
-    return error;
+    return open_or_release(s, out);
 }
 
 int ist_queue_attach(const ist_token *token, ist_queue **out) {
     ist_segment s;
     int error = ist_segment_acquire(token, &s);
-    if (error != 0)
-        return error;
-    error = ist_queue_open(s, out);
-    if (error != 0)
-        ist_segment_release(s);
-    return error;
+    return error != 0 ? error : open_or_release(s, out);
 }
 
 static bool is_usable(const struct ist_queue *q) { return ist_process_epoch() != 0 && q->epoch == ist_epoch(); }

@@ -8,6 +8,7 @@
  */
 #include "domain.h"
 #include "heap.h"
+#include "layout.h"
 #include "os.h"
 #include "point.h"
 #include "segment.h"
@@ -116,8 +117,7 @@ int isti_window_reach(struct isti_domain *d, uint64_t offset, uint64_t length, b
 
 /* ---- hints */
 
-static uint64_t hint_words(const struct isti_domain *d) { return d->descriptors / 4096 + d->descriptors / 64; }
-static _Atomic(uint64_t) *summary_of(struct isti_domain *d, uint32_t w) { return d->hints + w * hint_words(d); }
+static _Atomic(uint64_t) *summary_of(struct isti_domain *d, uint32_t w) { return d->hints + w * isti_hint_words(d->descriptors); }
 static _Atomic(uint64_t) *bits_of(struct isti_domain *d, uint32_t w) { return summary_of(d, w) + d->descriptors / 4096; }
 
 void isti_hint(struct isti_domain *d, uint32_t w, uint32_t index) {

@@ -10,19 +10,16 @@
  * Some messages refer to segments, whose content says what they are; some to queues with messages of their own, which may vanish with them.
  */
 #include "control_check.h"
-#include "harness.h"
+#include "gang.h"
 #include "os.h"
-#include "swarm.h"
 
 #include <errno.h>
 #include <isthmus/process.h>
 #include <isthmus/queue.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -195,6 +192,8 @@ static void step(struct self *self) {
         swarm_step(&self->swarm);
 }
 
+static ist_queue *supervised[QUEUES]; /* the supervisor's */
+
 static struct self *begin_self(uint64_t seed) {
     struct self *self = calloc(1, sizeof *self);
     CHECK(self != NULL);
@@ -219,7 +218,10 @@ static void *run(void *seed) {
     return NULL;
 }
 
-static _Noreturn void work(uint64_t seed) {
+static void work(unsigned number, uint64_t seed) {
+    (void)number;
+    for (unsigned i = 0; i < QUEUES; i++)
+        ist_queue_release(supervised[i]); /* by fork: inherited */
     ist_lease_set_duration(UINT64_C(5000000));
     uint64_t seeds[THREADS];
     pthread_t threads[THREADS];
@@ -236,60 +238,7 @@ static _Noreturn void work(uint64_t seed) {
 
 /* ---- the supervisor */
 
-static struct {
-    int fd;
-    uint64_t random;
-    pid_t workers[WORKERS];
-    bool stopped[WORKERS];
-    unsigned kills, stops;
-    ist_queue *q[QUEUES];
-} super;
-
-static void start(unsigned w) {
-    uint64_t r = test_random(&super.random);
-    super.stopped[w] = false;
-    if (!SANITIZED && r % 2 == 0) {
-        super.workers[w] = fork();
-        CHECK(super.workers[w] >= 0, "fork: %s", strerror(errno));
-        if (super.workers[w] == 0) {
-            for (unsigned i = 0; i < QUEUES; i++)
-                ist_queue_release(super.q[i]); /* the inherited ones */
-            work(r >> 8);
-        }
-        return;
-    }
-    char texts[2][32];
-    snprintf(texts[0], sizeof texts[0], "%d", super.fd);
-    snprintf(texts[1], sizeof texts[1], "%llu", (unsigned long long)r >> 8);
-    char *arguments[] = {(char *)"plain_queue", texts[0], texts[1], NULL};
-    extern char **environ;
-    CHECK_EQ(posix_spawn(&super.workers[w], "/proc/self/exe", NULL, NULL, arguments, environ), 0);
-}
-
-static void go_on(unsigned w) {
-    if (super.stopped[w])
-        kill(super.workers[w], SIGCONT);
-    super.stopped[w] = false;
-}
-
-static void disturb(void) {
-    uint64_t r = test_random(&super.random);
-    unsigned w = (unsigned)(r % WORKERS);
-    r >>= 16;
-    if (super.stopped[w] && r % 4 != 0)
-        go_on(w);
-    else if (r % 3 == 0) {
-        kill(super.workers[w], SIGSTOP);
-        super.stopped[w] = true;
-        super.stops++;
-    } else {
-        kill(super.workers[w], SIGKILL);
-        int status = test_wait(super.workers[w], 60);
-        CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "worker %u ended by itself with %#x", w, status);
-        super.kills++;
-        start(w);
-    }
-}
+static struct gang gang = {.program = "plain_queue", .workers = WORKERS, .work = work, .execs_only = SANITIZED};
 
 static bool is_empty(void *text) {
     ist_sweep();
@@ -297,71 +246,54 @@ static bool is_empty(void *text) {
     return control_look(isti_domain_home_now(), CONTROL_SWEPT | CONTROL_QUIET | CONTROL_EMPTY, text, 300);
 }
 
-static void begin(void) {
-    ist_options options = {.struct_size = sizeof options, .processes = 64, .published = 1 << 16};
-    CHECK_EQ(ist_configure(&options), 0);
-    CHECK_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), 0);
-    stage = swarm_area_make(sizeof *stage, &super.fd);
-    atomic_store_explicit(&stage->area.supervisor, (uint32_t)getpid(), memory_order_relaxed); /* relaxed: before the others come */
-    char text[64];
-    int error = ist_domain_text(text, sizeof text);
-    if (error == -ENOSYS)
-        test_skip("no /proc");
-    CHECK_EQ(error, 0);
-    CHECK_EQ(setenv("ISTHMUS_DOMAIN", text, 1), 0);
-    ist_domain_watch();
-    super.random = test_seed();
-    for (unsigned i = 0; i < QUEUES; i++) {
-        CHECK_EQ(ist_queue_create(sizes[i], &super.q[i]), 0);
-        stage->queues[i] = test_token(ist_queue_segment(super.q[i]));
-    }
-}
-
 /* What is left in the queues is got here; then the books are looked through. */
 static void settle(void) {
-    struct self *self = begin_self(super.random);
+    struct self *self = begin_self(gang.random);
     for (unsigned i = 0; i < QUEUES; i++) {
         while (get(self, self->q[i], i))
             ;
         ist_queue_info info;
         ist_queue_read_info(self->q[i], &info);
         CHECK(info.size == 0, "%llu messages are left in queue %u", (unsigned long long)info.size, i);
-        CHECK(info.unfinished <= (uint64_t)super.kills * THREADS, "queue %u: %llu tasks", i, (unsigned long long)info.unfinished);
+        CHECK(info.unfinished <= (uint64_t)gang.kills * THREADS, "queue %u: %llu tasks", i, (unsigned long long)info.unfinished);
         ist_queue_release(self->q[i]);
-        ist_queue_release(super.q[i]);
+        ist_queue_release(supervised[i]);
     }
     free(self);
     uint32_t lost = 0;
     for (uint32_t n = 0; n < NUMBERS; n++)
         lost += stage->sent[n] == PUT && stage->got[n] == 0;
-    CHECK(lost <= super.kills * THREADS, "%u messages are lost", lost);
+    CHECK(lost <= gang.kills * THREADS, "%u messages are lost", lost);
     printf("%u kills, %u stops; %u messages put, %u got, %u with lists, %u queues in queues, %u tasks; %u lost by killed receivers\n",
-           super.kills, super.stops, stage->puts, stage->gets, stage->lists, stage->inner, stage->tasks, lost);
+           gang.kills, gang.stops, stage->puts, stage->gets, stage->lists, stage->inner, stage->tasks, lost);
 }
 
 int main(int argc, char **argv) {
-    if (argc == 3) {
+    if (argc == 4) {
         stage = swarm_area_at(atoi(argv[1]), sizeof *stage);
-        work(strtoull(argv[2], NULL, 10));
+        gang_work(&gang, argv);
     }
-    begin();
+    stage = gang_begin(&gang, 64, 1 << 16, sizeof *stage);
+    for (unsigned i = 0; i < QUEUES; i++) {
+        CHECK_EQ(ist_queue_create(sizes[i], &supervised[i]), 0);
+        stage->queues[i] = test_token(ist_queue_segment(supervised[i]));
+    }
     const uint64_t end = test_storm_end(SANITIZED ? 6 : 8);
     for (unsigned w = 0; w < WORKERS; w++)
-        start(w);
+        gang_start(&gang, w);
     while (test_now() < end && stage->next_number < NUMBERS / 2 && stage->next_sender < SENDERS - 100) {
-        poll(NULL, 0, (int)(test_random(&super.random) % (SANITIZED ? 80 : 15)));
-        disturb();
+        poll(NULL, 0, (int)(test_random(&gang.random) % (SANITIZED ? 80 : 15)));
+        gang_disturb(&gang);
     }
     atomic_store_explicit(&stage->over, 1, memory_order_relaxed);
     for (unsigned w = 0; w < WORKERS; w++) {
-        go_on(w);
-        int status = test_wait(super.workers[w], 60);
-        CHECK(status == 0, "worker %u ended with %#x", w, status);
+        gang_go_on(&gang, w);
+        gang_reap(&gang, w, 0);
     }
     ist_sweep();
     settle();
     char text[300];
     CHECK(test_until(is_empty, text, 10), "%s", text);
-    CHECK(super.kills > 5 && stage->puts > 1000 && stage->gets > 1000 && stage->lists > 10 && stage->inner > 10);
+    CHECK(gang.kills > 5 && stage->puts > 1000 && stage->gets > 1000 && stage->lists > 10 && stage->inner > 10);
     return 0;
 }
