@@ -48,6 +48,8 @@ def test_values(dtype: str, old: int, value: int) -> None:
         assert atomics.compare_exchange(a, 1, old + 1, value) == wrapped(old, dtype) == a[1]
         assert atomics.compare_exchange(a, 1, old, value) == wrapped(old, dtype)
         assert a.tolist() == [0, wrapped(value, dtype), 0]
+        assert a.freeze().frozen, "nobody writes any more"
+    assert not ist.segments(), "nor reads"
 
 
 def test_indices() -> None:
