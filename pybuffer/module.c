@@ -81,12 +81,13 @@ static PyObject *core_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
         return raise_error(state_of_module(module), error, "isthmus.stats");
     uint64_t orphaned = (uint64_t)block_orphaned();
     typedef unsigned long long ull;
-    return Py_BuildValue(
-        "{s:K,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "allocated", (ull)s.allocated, "mapped", (ull)s.mapped,
-        "segments", (ull)s.segments, "owners", (ull)s.owners, "exports", (long long)block_exports(), "leases", (ull)s.leases, "lease_bytes",
-        (ull)s.lease_bytes, "leases_expired", (ull)s.leases_expired, "in_flight", (long long)s.in_flight, "queues", (ull)s.queues, "leaked",
-        (ull)(s.saturated + orphaned), "saturated", (ull)s.saturated, "orphaned", (ull)orphaned, "misuses", (ull)s.misuses, "retired",
-        (ull)s.retired, "bytes_copied", (ull)s.bytes_copied, "published", (ull)s.published, "processes", (ull)s.processes, "waiting", (ull)s.waiting);
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "allocated", (ull)s.allocated,
+                         "mapped", (ull)s.mapped, "segments", (ull)s.segments, "owners", (ull)s.owners, "exports",
+                         (long long)block_exports(), "leases", (ull)s.leases, "lease_bytes", (ull)s.lease_bytes, "leases_expired",
+                         (ull)s.leases_expired, "in_flight", (long long)s.in_flight, "queues", (ull)s.queues, "leaked",
+                         (ull)(s.saturated + orphaned), "saturated", (ull)s.saturated, "orphaned", (ull)orphaned, "misuses", (ull)s.misuses,
+                         "retired", (ull)s.retired, "bytes_copied", (ull)s.bytes_copied, "published", (ull)s.published, "processes",
+                         (ull)s.processes, "waiting", (ull)s.waiting);
 }
 
 static PyObject *core_segments(PyObject *module, PyObject *Py_UNUSED(ignored)) {
