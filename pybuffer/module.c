@@ -198,15 +198,14 @@ static PyObject *core_configure(PyObject *module, PyObject *const *args, Py_ssiz
 
 /* The package joins the home domain when it is imported, so that what its process starts finds the domain in the environment: else an array
  * that a child sends as its last deed would die with the child's own domain. The text for ISTHMUS_DOMAIN; None where no other process could
- * come anyway, or nothing is to be had now: then the first array says why. */
+ * come anyway, or nothing is to be had now: then the first array says why.
+ * It looks after the domain's dead from here on, as it may be all that is left of those that share, and nobody calls anything in it. */
 static PyObject *core_join(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
     char text[80];
-    return ist_domain_text(text, sizeof text) == 0 ? PyUnicode_FromString(text) : Py_NewRef(Py_None);
-}
-
-static PyObject *core_watch(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
+    if (ist_domain_text(text, sizeof text) != 0)
+        Py_RETURN_NONE;
     ist_domain_watch();
-    Py_RETURN_NONE;
+    return PyUnicode_FromString(text);
 }
 
 /* For the package's own transports that are written in Python. */
@@ -232,7 +231,7 @@ static PyMethodDef core_functions[] = {
      PyDoc_STR(
          "sweep($module, /)\n--\n\nStrikes out dead processes, drops pickle leases whose time is up and gives unused memory back to the\n"
          "system, now. A dict of how many: leases, processes (once for each domain that one was in with this process).\n"
-         "Where a housekeeper runs it does so by itself every two seconds; one runs from a process's first token or pickle on.")},
+         "The housekeeper does so by itself, every two seconds while there are other processes, unless it is turned off: configure().")},
     {"configure", KEYWORDS(core_configure),
      PyDoc_STR(
          "configure($module, /, *, heap_size=None, pickle_lease=None, housekeeper=True, max_processes=None, max_published=None)\n--\n\n"
@@ -241,7 +240,6 @@ static PyMethodDef core_functions[] = {
          "processes (1,024) and how many segments known to other processes (4,194,304, a power of two) it has room for. isthmus.Error\n"
          "when it is too late.")},
     {"_join", core_join, METH_NOARGS, NULL},
-    {"_watch", core_watch, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

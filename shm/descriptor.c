@@ -391,7 +391,6 @@ static int publish(struct isti_domain *d, struct ist_slot *slot, bool locked) {
         return error;
     /* release: pairs with the acquire of whoever makes a token without the publish lock */
     atomic_store_explicit(&slot->desc, isti_desc(d->number, index, generation), memory_order_release);
-    atomic_store_explicit(&d->used, true, memory_order_relaxed); /* relaxed: a flag alone */
     IST_POINT(PUBLISH_DONE);
     return 0;
 }
@@ -508,7 +507,6 @@ static void settle(struct isti_domain *d, uint32_t index, uint32_t generation, u
     isti_unpoison(a->data, length); /* a child may have inherited the mapping, and a shadow that says what was free at the fork */
     *out = isti_slot_open(a->slot, isti_desc(d->number, index, generation), isti_s_phase(s) == ISTI_FROZEN ? IST_FROZEN : 0);
     *a = (struct arrival){0};
-    atomic_store_explicit(&d->used, true, memory_order_relaxed); /* relaxed: a flag alone */
     IST_POINT(ATTACH_DONE);
 }
 

@@ -382,6 +382,8 @@ static int join(struct isti_domain *d) {
     }
     if (error != 0)
         isti_domain_close(d);
+    else
+        isti_housekeeper_look();
     return error;
 }
 
@@ -719,6 +721,6 @@ int ist_domain_reach(const ist_token *token, ist_place place) {
 void ist_domain_watch(void) {
     uint32_t at = 0;
     for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;)
-        if (atomic_load_explicit(&d->used, memory_order_relaxed)) /* relaxed: a flag alone */
+        if (!d->solo)
             isti_housekeeper_watch();
 }

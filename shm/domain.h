@@ -71,7 +71,6 @@ struct isti_domain {
     size_t window_mapped;
     _Atomic(char *) mapped[2][ISTI_WINDOWS]; /* windows of others: writable, read-only */
     uint32_t struck_seen;                    /* guarded by the table of leases */
-    _Atomic(bool) used;                      /* we have held something here: from then on we look after the dead */
     /* free rows that this process knows of, as many as there are at most; guarded by `claim` */
     pthread_mutex_t claim;
     uint32_t free_count, fresh, fresh_end, cursor, cursor_tickets;

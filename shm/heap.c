@@ -445,6 +445,7 @@ int ist_configure(const ist_options *o) {
     if (ist_process_epoch() == 0)
         return -ENOTRECOVERABLE;
     isti_limits_read();
+    isti_housekeeper_pause(); /* the domain may be closed below */
     pthread_mutex_lock(&mutex);
     int error = live_heap() != NULL ? -EBUSY : 0;
     if (error == 0) {
@@ -462,6 +463,7 @@ int ist_configure(const ist_options *o) {
         isti_domain_discard(); /* one that was joined before its first use was made with other limits */
     }
     pthread_mutex_unlock(&mutex);
+    isti_housekeeper_resume();
     if (error == 0 && o->lease_ns != 0)
         ist_lease_set_duration(o->lease_ns);
     return error;

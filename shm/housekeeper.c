@@ -9,6 +9,8 @@
  *   running              = the thread exists, or is being started, and will look at both before it ends
  *
  * It ends under the mutex, after it saw that nothing is due, so whoever sets a deadline later starts another.
+ *
+ * `attending` is held by whoever goes through the domains here; it comes before all other locks. So isti_housekeeper_pause keeps them.
  */
 #include "housekeeper.h"
 
@@ -27,7 +29,7 @@ _Atomic(uint32_t) isti_dirty_armed, isti_unattended;
 
 static _Atomic(uint32_t) watched; /* the process epoch in which watching began */
 
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER, attending = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t due_dirty, due_lease, due_sweep;
 static bool running, disabled, watching;
 static _Atomic(uint32_t) own_bell, *bell = &own_bell; /* futex: moves when a deadline was set, or another process rang */
@@ -41,7 +43,7 @@ static uint64_t nearest(void) { return earlier(due_sweep, earlier(due_dirty, due
 static void look_again(void);
 static void sweep_again(void);
 
-/* What other processes left for us, and the dead. */
+/* What other processes left for us, and the dead. `attending` is held. */
 static void attend(bool sweep) {
     isti_lease_poll();
     isti_listen_poll();
@@ -97,7 +99,7 @@ static void *run(void *unused) {
     uint32_t attended = atomic_load_explicit(bell, memory_order_acquire) - 1;
     for (;;) {
         uint64_t next = nearest(), now = isti_os.now();
-        if (next == 0 && !watching)
+        if (disabled || (next == 0 && !watching))
             break;
         uint32_t heard = atomic_load_explicit(bell, memory_order_acquire);
         bool rung = watching && heard != attended;
@@ -112,11 +114,16 @@ static void *run(void *unused) {
         struct due due = take_due(now);
         pthread_mutex_unlock(&mutex);
         work(due.dirty, due.lease);
-        if (rung || due.sweep)
+        if (rung || due.sweep) {
+            pthread_mutex_lock(&attending);
             attend(due.sweep);
+            pthread_mutex_unlock(&attending);
+        }
         pthread_mutex_lock(&mutex);
     }
     running = false;
+    if (nearest() != 0 || watching)
+        atomic_store_explicit(&isti_unattended, 1, memory_order_relaxed); /* relaxed: as in see_to_it */
     pthread_mutex_unlock(&mutex);
     return NULL;
 }
@@ -165,6 +172,13 @@ void isti_housekeeper_watch(void) {
     pthread_mutex_unlock(&mutex);
 }
 
+void isti_housekeeper_look(void) {
+    pthread_mutex_lock(&mutex);
+    if (running)
+        wake();
+    pthread_mutex_unlock(&mutex);
+}
+
 void isti_housekeeper_bell(_Atomic(uint32_t) *word) {
     pthread_mutex_lock(&mutex);
     _Atomic(uint32_t) *before = bell;
@@ -195,8 +209,14 @@ void isti_housekeeper_lease(uint64_t deadline) {
 void isti_housekeeper_disable(void) {
     pthread_mutex_lock(&mutex);
     disabled = true;
+    if (running)
+        wake();
     pthread_mutex_unlock(&mutex);
 }
+
+void isti_housekeeper_pause(void) { pthread_mutex_lock(&attending); }
+
+void isti_housekeeper_resume(void) { pthread_mutex_unlock(&attending); }
 
 void isti_housekeeper_poll_now(void) {
     pthread_mutex_lock(&mutex);
@@ -207,11 +227,14 @@ void isti_housekeeper_poll_now(void) {
         due = take_due(now);
     if (mine && nearest() == 0 && !watching)
         atomic_store_explicit(&isti_unattended, 0, memory_order_relaxed); /* relaxed: as in see_to_it */
-    bool attending = mine && watching;
+    bool rung = mine && watching;
     pthread_mutex_unlock(&mutex);
     work(due.dirty, due.lease);
-    if (attending)
+    /* not where it is being done: also by this thread, whose destructors may allocate */
+    if (rung && pthread_mutex_trylock(&attending) == 0) {
         attend(due.sweep);
+        pthread_mutex_unlock(&attending);
+    }
 }
 
 void isti_housekeeper_fork_prepare(void) { pthread_mutex_lock(&mutex); }
@@ -220,6 +243,7 @@ void isti_housekeeper_fork_parent(void) { pthread_mutex_unlock(&mutex); }
 
 void isti_housekeeper_fork_child(void) {
     pthread_mutex_unlock(&mutex); /* the forking thread locked it, and is this one */
+    attending = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER; /* the parent's housekeeper may have it */
     running = false;
     watching = false;
     bell = &own_bell;

@@ -32,11 +32,19 @@ static inline void isti_housekeeper_poll(uint32_t *counter) {
         isti_housekeeper_poll_now();
 }
 
+/* No thread from now on; one that runs ends. */
 void isti_housekeeper_disable(void);
+
+/* Between the two nobody goes through the domains for the housekeeper. Before any lock of ours; not from a segment's destructor. */
+void isti_housekeeper_pause(void);
+void isti_housekeeper_resume(void);
 
 /* From now on there are, or may be, other processes: the dead are looked for while there is somebody to die, and what others let go of or
  * strike out is heard. The thread stays, asleep as long as this process is alone. */
 void isti_housekeeper_watch(void);
+
+/* We are in one more domain. */
+void isti_housekeeper_look(void);
 
 /* The word that wakes the housekeeper: our doorbell in the home domain; NULL: a private one. */
 void isti_housekeeper_bell(_Atomic(uint32_t) *word);

@@ -37,7 +37,7 @@ typedef struct ist_options {
     uint32_t reserved; /* 0 */
 } ist_options;
 
-/* Sets options for the process; before the first segment only.
+/* Sets options for the process; before the first segment only, and not from a destructor.
  * ISTHMUS_HEAP_SIZE (bytes, with optional K, M, G or T) and ISTHMUS_HOUSEKEEPER=0 in the environment give the defaults.
  * Errors: -EBUSY after the first segment was made, -EINVAL for a heap_size below 1 MiB, limits out of their ranges, an unknown flag or a reserved field that isn't 0,
  * -ENOTRECOVERABLE (in a child made without fork handlers). */

@@ -41,7 +41,8 @@ IST_MUST_CHECK IST_API int ist_segment_place(ist_segment s, ist_place *out);
  * Errors: -ENOENT (no process there, or it is in another domain), -EACCES (another user's), -EMFILE, -ENOMEM, -EUSERS, -EMLINK (64 domains). */
 IST_MUST_CHECK IST_API int ist_domain_reach(const ist_token *token, ist_place place);
 
-/* From now on this process's housekeeper looks after the domain's dead: called where other processes come into play (fork, spawn). */
+/* From now on this process's housekeeper, a sleeping thread, looks after the dead of its domains; without this call, from its first token on.
+ * For processes that are to do so without a call though they share nothing yet. After fork the child has to call it again. */
 IST_API void ist_domain_watch(void);
 
 /* Strikes out dead processes in all of this process's domains now; returns how many. Blocking: as long as it takes (a few ms). */

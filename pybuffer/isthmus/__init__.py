@@ -49,7 +49,6 @@ from ._core import (
     zeros_like,
 )
 from ._core import _join as _join_domain
-from ._core import _watch as _watch_domain
 from ._core import configure as _configure
 
 __version__ = "0.1.0"
@@ -132,11 +131,6 @@ def _join():
         os.environ["ISTHMUS_DOMAIN"] = text
 
 
-def _forked():
-    _join()
-    _watch_domain()
-
-
 def configure(*, heap_size=None, pickle_lease=None, housekeeper=True, max_processes=None, max_published=None):
     _configure(
         heap_size=heap_size,
@@ -152,7 +146,7 @@ configure.__doc__ = _configure.__doc__
 
 
 _join()
-os.register_at_fork(after_in_child=_forked, after_in_parent=_watch_domain)
+os.register_at_fork(after_in_child=_join)
 
 
 def get_include():

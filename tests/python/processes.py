@@ -151,6 +151,15 @@ def state_of(pid: int) -> str:
         return stat.read().rpartition(")")[2].split()[0]
 
 
+def asleep(pid: int) -> bool:
+    """Whether all of its threads sleep."""
+    states = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/stat") as stat:
+            states.append(stat.read().rpartition(")")[2].split()[0])
+    return set(states) == {"S"}
+
+
 class Raised(Exception):
     """What was run in the process raised that: Raised.kind is the class's name, the text is str() of it."""
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from processes import SANITIZED, Group, Peer, Raised, empty, mounts
+from processes import SANITIZED, Group, Peer, Raised, empty, heap_pages, mounts, poll
 
 MIB = 1 << 20
 
@@ -292,6 +292,21 @@ def test_ISTHMUS_DOMAIN_of_a_dead_process(group: Group) -> None:
 
 
 @pytest.mark.matrix
+def test_the_housekeeper_is_turned_off(group: Group) -> None:
+    """By configure(), after the import that started it: the thread ends, its work is done by calls, also in the domain that comes then."""
+    one = group.one()
+    threads = "len(os.listdir('/proc/self/task'))"
+    poll(lambda: one(threads) == 2, "the housekeeper is there")
+    one.run("ist.configure(housekeeper=False)")
+    poll(lambda: one(threads) == 1, "the housekeeper is gone")
+    two = group.one(domain=one)
+    two.run("a = ist.full(64 << 20, 1, 'u1')")
+    one.run("b = ist.attach(token)", token=two("a.token()"))
+    two.kill()
+    one.run("assert b.sum() == 64 << 20; del b; ist.sweep()")
+    assert one(threads) == 1 and heap_pages(one.pid) < MIB
+
+
 def test_without_housekeeper(group: Group) -> None:
     """ISTHMUS_HOUSEKEEPER=0: no thread at any time, and leases end, memory and the dead are seen to when somebody calls."""
     one, two = group.one(ISTHMUS_HOUSEKEEPER="0"), group.one(ISTHMUS_HOUSEKEEPER="0")
