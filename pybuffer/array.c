@@ -451,6 +451,8 @@ static PyType_Slot array_slots[] = {
     {Py_tp_getset, attributes},
     {Py_tp_members, array_members},
     {Py_nb_bool, array_bool},
+    {Py_nb_int, array_int},
+    {Py_nb_float, array_float},
     {Py_mp_length, array_length},
     {Py_mp_subscript, array_subscript},
     {Py_mp_ass_subscript, array_ass_subscript},

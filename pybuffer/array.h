@@ -198,6 +198,8 @@ PyObject *array_richcompare(PyObject *self, PyObject *other, int op);
 Py_hash_t array_hash(PyObject *self);
 int array_contains(PyObject *self, PyObject *value);
 int array_bool(PyObject *self);
+PyObject *array_int(PyObject *self);
+PyObject *array_float(PyObject *self);
 
 PyObject *array_repr(PyObject *self);
 PyObject *array_tolist(PyObject *self, PyObject *ignored);

@@ -41,15 +41,16 @@ void file_part_write(unsigned char *at, const ist_file *file, size_t segment_siz
     const size_t length = strlen(file->path);
     put64(at, (int64_t)file->device);
     put64(at + 8, (int64_t)file->inode);
-    put64(at + 16, (int64_t)file->offset);
-    put64(at + 24, (int64_t)segment_size);
-    put16(at + 32, (uint32_t)length);
+    put64(at + 16, (int64_t)file->born);
+    put64(at + 24, (int64_t)file->offset);
+    put64(at + 32, (int64_t)segment_size);
+    put16(at + 40, (uint32_t)length);
     memcpy(at + FILE_PATH, file->path, length);
 }
 
 int file_part_read(const unsigned char *at, Py_ssize_t size, file_part *out) {
     const Py_ssize_t length = size - FILE_PATH;
-    if (length < 1 || length >= PATH_MAX || get16(at + 32) != length || at[FILE_PATH] != '/' ||
+    if (length < 1 || length >= PATH_MAX || get16(at + 40) != length || at[FILE_PATH] != '/' ||
         memchr(at + FILE_PATH, 0, (size_t)length) != NULL)
         return token_refuse("its length doesn't fit, or its file has no absolute path");
     char *path = PyMem_Malloc((size_t)length + 1);
@@ -62,8 +63,9 @@ int file_part_read(const unsigned char *at, Py_ssize_t size, file_part *out) {
     *out = (file_part){
         .device = (uint64_t)get64(at),
         .inode = (uint64_t)get64(at + 8),
-        .offset = (uint64_t)get64(at + 16),
-        .size = (size_t)get64(at + 24),
+        .born = (uint64_t)get64(at + 16),
+        .offset = (uint64_t)get64(at + 24),
+        .size = (size_t)get64(at + 32),
         .path = path,
     };
     return 0;
@@ -72,6 +74,12 @@ int file_part_read(const unsigned char *at, Py_ssize_t size, file_part *out) {
 void file_part_clear(file_part *part) {
     PyMem_Free(part->path);
     part->path = NULL;
+}
+
+/* Whether the mapped file was made when the one that is meant was: inodes of deleted files are used again. */
+static bool is_as_old(ist_segment mapped, const file_part *part) {
+    ist_file file;
+    return ist_segment_file(mapped, &file) != 0 || file.born == 0 || part->born == 0 || file.born == part->born;
 }
 
 /* Without the GIL. 0 with *out, or an errno; *st: the file's, with st_mode 0 if it couldn't be opened. */
@@ -86,6 +94,10 @@ static int open_part(const file_part *part, bool readonly, struct stat *st, ist_
     if (error == 0)
         error = ist_segment_map(fd, part->offset, part->size, readonly ? IST_READONLY : 0, out);
     close(fd);
+    if (error == 0 && !is_as_old(*out, part)) {
+        ist_segment_release(*out);
+        error = -ESTALE;
+    }
     return error;
 }
 
@@ -415,14 +427,15 @@ PyMethodDef memmap_methods[] = {
 
 PyMethodDef memmap_functions[] = {
     {"memmap", KEYWORDS(core_memmap),
-     PyDoc_STR("memmap($module, /, filename, dtype='u1', mode='r', offset=0, shape=None)\n--\n\n"
-               "A SharedArray whose memory is a file, or a part of it from any byte on; filename is a path or an object with fileno().\n\n"
-               "mode 'r': read-only. 'r+': writes go to the file, which is made longer if it is too short. 'w+': a file of exactly that\n"
-               "length, all zeros, made or overwritten (what has fileno() is only made longer). 'c': writes stay in this process. shape\n"
-               "None: all that the file has, which must be a whole number of elements. ValueError for what can't be mapped, OSError with\n"
-               "the filename for what the system refuses, BufferError if 'w+' would cut what is mapped here.\n\n"
-               "Other processes open the file again, and raise SegmentGoneError if it isn't the same any more (device, inode, length),\n"
-               "PermissionError if they may not. While the file is mapped nobody may make it shorter: an access to what was cut off\n"
-               "ends the process (SIGBUS), as does a write for which the disk has no room.")},
+     PyDoc_STR(
+         "memmap($module, /, filename, dtype='u1', mode='r', offset=0, shape=None)\n--\n\n"
+         "A SharedArray whose memory is a file, or a part of it from any byte on; filename is a path or an object with fileno().\n\n"
+         "mode 'r': read-only. 'r+': writes go to the file, which is made longer if it is too short. 'w+': a file of exactly that\n"
+         "length, all zeros, made or overwritten (what has fileno() is only made longer). 'c': writes stay in this process. shape\n"
+         "None: all that the file has, which must be a whole number of elements. ValueError for what can't be mapped, OSError with\n"
+         "the filename for what the system refuses, BufferError if 'w+' would cut what is mapped here.\n\n"
+         "Other processes open the file again, and raise SegmentGoneError if it isn't the same any more (device, inode, birth, length),\n"
+         "PermissionError if they may not. While the file is mapped nobody may make it shorter: an access to what was cut off\n"
+         "ends the process (SIGBUS), as does a write for which the disk has no room.")},
     {NULL, NULL, 0, NULL},
 };

@@ -139,7 +139,7 @@ void message_free(ist_message *message) {
  *   40 pid, 44 descriptor: where the segment's domain is found by a process that isn't in it (0: nowhere)
  *   48 offset   56 shape, then strides, 8 bytes each; then the dtype's spec (dtype.c); then, with TOKEN_FILE, which file it is (token.h). The
  *   length is exactly that. */
-#define TOKEN_VERSION 3
+#define TOKEN_VERSION 4
 #define TOKEN_READONLY 1u
 #define TOKEN_FILE 2u    /* a mapped file, which other processes can open */
 #define TOKEN_PRIVATE 4u /* memory of which a forked child has a copy, not the same: a file mapped with mode 'c' */

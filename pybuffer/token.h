@@ -1,7 +1,8 @@
 /* token.h: the bytes of tokens, and the part that a mapped file has in them; what message.c and memmap.c share.
  *
  * Numbers are little-endian. A file's part, behind the dtype's spec:
- *   0 device   8 inode   16 offset of the segment in the file   24 bytes of the segment   32 bytes of the path, 2 bytes   34 the path
+ *   0 device   8 inode   16 when it was made, ns since 1970 (0: not known)   24 offset of the segment in the file   32 bytes of the segment
+ *   40 bytes of the path, 2 bytes   42 the path
  */
 #ifndef ISTHMUS_TOKEN_H
 #define ISTHMUS_TOKEN_H
@@ -10,7 +11,7 @@
 
 #include <limits.h>
 
-#define FILE_PATH 34
+#define FILE_PATH 42
 #define FILE_PART_MAX (FILE_PATH + PATH_MAX)
 
 static inline void put64(unsigned char *at, int64_t value) {
@@ -46,7 +47,7 @@ int token_refuse(const char *why);
 
 /* memmap.c: what a token says of the file its segment is of: how another process can open it, and know that it is the same one. */
 typedef struct file_part {
-    uint64_t device, inode, offset;
+    uint64_t device, inode, born, offset;
     size_t size; /* bytes of the segment */
     char *path;  /* absolute; owned. NULL: no file */
 } file_part;

@@ -80,6 +80,41 @@ PyObject *array_tolist(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return result;
 }
 
+/* ---- one number ----------------------------------------------------------------------------------------------------------------- */
+
+/* The element of an array without axes; as numpy has it, one of a single element with axes isn't a number. New reference. */
+static PyObject *only_element(PyObject *self) {
+    SharedArrayObject *a = (SharedArrayObject *)self;
+    if (array_check(a) < 0)
+        return NULL;
+    if (a->ndim == 0)
+        return array_tolist(self, NULL);
+    return PyErr_Format(PyExc_TypeError, "only an array without axes is a number; this one has %d: use a[0], or another index",
+                        (int)a->ndim);
+}
+
+/* Takes `element`, which may be NULL with an exception. */
+static PyObject *converted(PyObject *element, PyObject *(*convert)(PyObject *)) {
+    PyObject *number = element == NULL ? NULL : convert(element);
+    Py_XDECREF(element);
+    return number;
+}
+
+PyObject *array_int(PyObject *self) { return converted(only_element(self), PyNumber_Long); }
+
+PyObject *array_float(PyObject *self) { return converted(only_element(self), PyNumber_Float); }
+
+static PyObject *complex_of(PyObject *element) {
+    if (PyComplex_CheckExact(element))
+        return Py_NewRef(element);
+    if (!PyFloat_Check(element) && !PyLong_Check(element))
+        return PyErr_Format(PyExc_TypeError, "the array's element isn't a number, but %.200s: %R", Py_TYPE(element)->tp_name, element);
+    double real = PyFloat_AsDouble(element);
+    return real == -1 && PyErr_Occurred() ? NULL : PyComplex_FromDoubles(real, 0);
+}
+
+static PyObject *array_complex(PyObject *self, PyObject *Py_UNUSED(ignored)) { return converted(only_element(self), complex_of); }
+
 /* ---- repr ---------------------------------------------------------------------------------------------------------------------- */
 
 #define REPR_ALL 60  /* elements; larger arrays show */
@@ -376,6 +411,7 @@ PyMethodDef values_methods[] = {
     {"__deepcopy__", array_copy, METH_O, NULL},
     {"fill", array_fill, METH_O, PyDoc_STR("fill($self, value, /)\n--\n\nSets every element to the value.")},
     {"__sizeof__", array_sizeof, METH_NOARGS, PyDoc_STR("Bytes of the handle; the memory it looks at belongs to no interpreter.")},
+    {"__complex__", array_complex, METH_NOARGS, NULL},
     {"__array__", KEYWORDS(array_as_ndarray),
      PyDoc_STR(
          "__array__($self, /, dtype=None, copy=None)\n--\n\nAn ndarray of the same memory, which it keeps; a copy where dtype or copy ask for one.")},

@@ -22,6 +22,16 @@ static int os_add_seals(int fd, int seals) { return fcntl(fd, F_ADD_SEALS, seals
 
 static int os_fstat(int fd, struct stat *st) { return fstat(fd, st); }
 
+static uint64_t os_born(int fd) {
+#ifdef STATX_BTIME
+    struct statx st;
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &st) == 0 && (st.stx_mask & STATX_BTIME) != 0)
+        return (uint64_t)st.stx_btime.tv_sec * 1000000000u + st.stx_btime.tv_nsec;
+#endif
+    (void)fd;
+    return 0;
+}
+
 static int os_getrlimit(int resource, struct rlimit *limit) { return getrlimit((unsigned)resource, limit); }
 
 static int os_open(const char *path, int flags) { return open(path, flags); }
@@ -124,6 +134,7 @@ struct isti_os isti_os = {
     .ftruncate = ftruncate,
     .add_seals = os_add_seals,
     .fstat = os_fstat,
+    .born = os_born,
     .fallocate = fallocate,
     .close = close,
     .mmap = mmap,

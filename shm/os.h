@@ -19,6 +19,7 @@ struct isti_os {
     int (*ftruncate)(int fd, off_t size);
     int (*add_seals)(int fd, int seals);
     int (*fstat)(int fd, struct stat *st);
+    uint64_t (*born)(int fd); /* when the file was made, nanoseconds since 1970; 0: system or file system don't say */
     int (*fallocate)(int fd, int mode, off_t offset, off_t size);
     int (*close)(int fd);
     void *(*mmap)(void *address, size_t size, int protection, int flags, int fd, off_t offset);

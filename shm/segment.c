@@ -137,6 +137,7 @@ static struct isti_file *describe_file(int fd, const struct stat *st, uint64_t o
         return NULL;
     file->device = st->st_dev;
     file->inode = st->st_ino;
+    file->born = isti_os.born(fd);
     file->offset = offset;
     file->end = offset + size;
     file->flags = flags;
@@ -182,7 +183,8 @@ int ist_segment_file(ist_segment s, ist_file *out) {
     if (out == NULL || !is_file(s))
         return -EINVAL;
     const struct isti_file *file = s.slot->wrap->file;
-    *out = (ist_file){.device = file->device, .inode = file->inode, .offset = file->offset, .path = file->path, .flags = file->flags};
+    *out = (ist_file){
+        .device = file->device, .inode = file->inode, .born = file->born, .offset = file->offset, .path = file->path, .flags = file->flags};
     return 0;
 }
 

@@ -23,7 +23,7 @@ static inline uint32_t isti_desc_generation(uint64_t desc) { return (uint32_t)de
 /* Which file a mapping is of: what ist_segment_file tells. */
 struct isti_file {
     struct isti_file *next, **link; /* of all of this process, and who points here; under files_lock (segment.c) */
-    uint64_t device, inode, offset, end;
+    uint64_t device, inode, born, offset, end;
     uint32_t flags; /* ist_segment_map's */
     char path[];    /* "": not known */
 };

@@ -92,6 +92,7 @@ IST_MUST_CHECK IST_API int ist_segment_map(int fd, uint64_t offset, size_t size,
 /* What a segment of kind file maps: enough for another process to open the same file, see that it is the same, and map it. */
 typedef struct ist_file {
     uint64_t device, inode; /* st_dev and st_ino: no other file has them as long as anybody has this one open or mapped */
+    uint64_t born;          /* when it was made, nanoseconds since 1970: tells it from a later one with its inode; 0: not known */
     uint64_t offset;        /* of the segment's first byte in the file */
     const char *path;       /* absolute, without links, when it was mapped; "": not known (no /proc). Lives as long as the segment */
     uint32_t flags;         /* ist_segment_map's: IST_READONLY, IST_PRIVATE */

@@ -1,6 +1,7 @@
 """SharedArray as a container: made, filled, read, and what the process knows of it. numpy is the oracle where it is there."""
 
 import copy
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -200,6 +201,36 @@ def test_bool() -> None:
     for n in (0, 2):
         with pytest.raises(ValueError, match=f"{n} elements"):
             bool(ist.zeros(n))
+
+
+def test_one_number() -> None:
+    """int(), float() and complex() as numpy has them: of an array without axes, whatever Python can do with its element."""
+    numbers = [(True, "?"), (-3, "i1"), (2**63, ">u8"), (1.5, "f2"), (-2.25, "g"), (1e300, "<f8"), (12, "i4")]
+    for value, dtype in numbers:
+        a = ist.array(value, dtype)
+        assert (int(a), float(a), complex(a)) == (int(value), float(value), complex(value)), dtype
+        assert [type(f(a)) for f in (int, float, complex)] == [int, float, complex]
+    assert complex(ist.array(1 + 2j)) == 1 + 2j and complex(ist.array(3j, ">c8")) == 3j
+    assert int(ist.array("12")) == 12 and float(ist.full((), b"1.5", "S3")) == 1.5 and math.sqrt(ist.array(9)) == 3
+    a = ist.zeros(2)
+    a[0] = ist.array(7)
+    assert float(a.reshape(2, 1)[0].reshape(())) == a[0] == 7
+    for many in (ist.zeros(1), ist.zeros((1, 1)), ist.zeros(0), ist.buffer(3), ist.zeros(1, max_length=2)):
+        for convert in (int, float, complex):
+            with pytest.raises(TypeError, match=f"without axes is a number; this one has {many.ndim}"):
+                convert(many)
+    with pytest.raises(TypeError, match="real number, not 'complex'"):
+        int(ist.array(1j))
+    with pytest.raises(ValueError, match="could not convert"):
+        float(ist.array("x"))
+    for wrong in (ist.array("1"), ist.full((), b"1", "S1"), ist.array("2020-01-01", "M8[D]"), ist.array((1, 2.0), "i4,f8")):
+        with pytest.raises(TypeError, match="isn't a number"):
+            complex(wrong)
+    gone = ist.array(1)
+    gone.release()
+    for convert in (int, float, complex):
+        with pytest.raises(ist.DetachedError):
+            convert(gone)
 
 
 def test_contains() -> None:

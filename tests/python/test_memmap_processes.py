@@ -273,6 +273,26 @@ def test_another_file(what: str, carrier: str, group: Group, tmp_path: Path) -> 
     assert one("ist.attach(a.token())[0]") == ord("x")  # here it is as it was
 
 
+def test_a_later_file_with_its_inode(group: Group, tmp_path: Path) -> None:
+    """The file was deleted, nobody has it mapped, and a new one of its name got the same inode."""
+    one, two = group.one(), group.one()
+    path = tmp_path / "data"
+    path.write_bytes(b"x" * SIZE)
+    inode = path.stat().st_ino
+    mapped(one, path)
+    token = one("a.token()")
+    one.run("a.release()")
+    for _ in range(100):
+        path.unlink()
+        path.write_bytes(b"y" * SIZE)
+        if path.stat().st_ino == inode:
+            break
+    else:
+        pytest.skip("the file system gives every file a new inode")
+    assert "was replaced" in two.raises("SegmentGoneError", "ist.attach(token)", token=token)
+    assert two("ist.segments()") == []
+
+
 def test_a_longer_file_is_the_same(group: Group, path: Path) -> None:
     one, two = group.one(), group.one()
     mapped(one, path)
@@ -441,14 +461,14 @@ def test_tokens_that_are_wrong(group: Group, path: Path, tmp_path: Path) -> None
     mapped(one, path)
     token = one("a.token()")
     name = os.fsencode(path)
-    assert token.endswith(name) and len(token) == PART + 34 + len(name)
+    assert token.endswith(name) and len(token) == PART + 42 + len(name)
 
     def with_part(device: bytes, inode: bytes, offset: int, size: int, path: bytes, flags: int = 2, length: int | None = None) -> bytes:
         numbers = b"".join(n.to_bytes(8, "little") for n in (offset, size))
         length = len(path) if length is None else length
-        return token[:8] + bytes([flags]) + token[9:PART] + device + inode + numbers + length.to_bytes(2, "little") + path
+        return token[:8] + bytes([flags]) + token[9:PART] + device + inode + born + numbers + length.to_bytes(2, "little") + path
 
-    device, inode = token[PART : PART + 8], token[PART + 8 : PART + 16]
+    device, inode, born = token[PART : PART + 8], token[PART + 8 : PART + 16], token[PART + 16 : PART + 24]
     good = (OFFSET, SIZE - OFFSET, name)
     assert with_part(device, inode, *good) == token
     refused = {
@@ -460,7 +480,7 @@ def test_tokens_that_are_wrong(group: Group, path: Path, tmp_path: Path) -> None
         "file and private": with_part(device, inode, *good, flags=6),
         "a part without the flag": with_part(device, inode, *good, flags=0),
         "an unknown flag": with_part(device, inode, *good, flags=10),
-        "cut": token[: PART + 33],
+        "cut": token[: PART + 41],
         "without": token[:PART],
         "shorter than the array": with_part(device, inode, OFFSET, SIZE - OFFSET - 1, name),
     }
@@ -486,7 +506,11 @@ def test_tokens_that_are_wrong(group: Group, path: Path, tmp_path: Path) -> None
         for _ in range(generator.randint(1, 3)):
             wrong[generator.randrange(PART, len(token))] = generator.randrange(256)
         two.run("try: ist.attach(token)[0]\nexcept (ValueError, LookupError, OSError): pass", token=bytes(wrong))
-    two.run("b = ist.attach(token)", token=token)
+    if any(born):
+        younger = token[: PART + 16] + bytes([born[0] ^ 1]) + token[PART + 17 :]
+        assert "was replaced" in two.raises("SegmentGoneError", "ist.attach(token)", token=younger)
+    two.run("b = ist.attach(token).copy()", token=token[: PART + 16] + bytes(8) + token[PART + 24 :])  # not known when
+    two.run("assert b.tobytes() == ist.attach(token).tobytes(); b = ist.attach(token)", token=token)
     assert two("b.tobytes()") == path.read_bytes()[OFFSET:] and len(files(two)) == 1
 
 
