@@ -178,6 +178,8 @@ typedef struct core_state {
         PyObject *getstate;  /* object.__getstate__ */
         PyObject *create;    /* object.__new__ */
         PyObject *fields;    /* "__dataclass_fields__" */
+#define CLONE_PICKLING_NAMES 4
+        PyObject *pickling[CLONE_PICKLING_NAMES]; /* "__reduce__" and others, by which a class says how it is pickled */
         PyObject *helpers;   /* isthmus._clone; NULL until it is needed */
         PyObject *datetime;  /* the datetime module's capsule; NULL until that is loaded */
         bool no_numpy;       /* it was looked for in vain: it refuses this interpreter, or isn't installed */
