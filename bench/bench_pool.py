@@ -1,7 +1,7 @@
 """P10: what a call of a pool of worker interpreters costs, against the standard library's executors.
 
-submit → result of a call that does nothing, one at a time, against ThreadPoolExecutor; and map of 10,000 calls against InterpreterPoolExecutor
-(3.14 and later) and ProcessPoolExecutor. All have two workers, which run before the clock starts.
+submit → result of a call that does nothing, one at a time, against ThreadPoolExecutor; and map of 10,000 calls against
+InterpreterPoolExecutor (3.14 and later) and ProcessPoolExecutor. All have two workers, which run before the clock starts.
 """
 
 import concurrent.futures

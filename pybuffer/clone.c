@@ -50,6 +50,11 @@ static PyObject *plain_attribute(PyObject *of, PyObject *name) {
 
 PyObject *clone_find_global(PyObject *module, PyObject *name) {
     PyObject *at = PyImport_GetModule(module);
+    const Py_ssize_t found = at == NULL ? -1 : PyUnicode_FindChar(name, '.', 0, PyUnicode_GET_LENGTH(name), 1);
+    if (found == -1 && at != NULL) { /* no dot in it */
+        Py_SETREF(at, plain_attribute(at, name));
+        return at;
+    }
     PyObject *dot = at == NULL ? NULL : PyUnicode_FromString("."), *parts = dot == NULL ? NULL : PyUnicode_Split(name, dot, -1);
     Py_XDECREF(dot);
     if (parts == NULL) {
@@ -122,31 +127,38 @@ static bool is_known_type(const core_state *state, PyTypeObject *type) {
     return false;
 }
 
-static PyObject *core_register_type(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-    static const char *const names[] = {"cls", "encode", "decode"};
-    static const signature parameters = {"register_type", 3, 3, 3, names};
-    core_state *state = state_of_module(module);
-    PyObject *given[3];
-    if (bind_arguments(&parameters, args, nargs, kwnames, given) < 0)
-        return NULL;
-    if (!PyType_Check(given[0]))
-        return PyErr_Format(PyExc_TypeError, "register_type() needs a class, not %R", given[0]);
-    for (int i = 1; i < 3; i++)
-        if (!PyCallable_Check(given[i]))
-            return PyErr_Format(PyExc_TypeError, "%s must be callable, not %R", names[i], given[i]);
-    if (is_known_type(state, (PyTypeObject *)given[0]))
-        return PyErr_Format(PyExc_ValueError, "%R is cloned by isthmus itself", given[0]);
-    PyObject *home = PyObject_GetAttrString(given[0], "__module__");
-    PyObject *called = home == NULL ? NULL : PyObject_GetAttrString(given[0], "__qualname__");
+int clone_register_type(core_state *state, PyObject *class, PyObject *encode, PyObject *decode) {
+    if (!PyType_Check(class))
+        PyErr_Format(PyExc_TypeError, "register_type() needs a class, not %R", class);
+    else if (!PyCallable_Check(encode))
+        PyErr_Format(PyExc_TypeError, "encode must be callable, not %R", encode);
+    else if (!PyCallable_Check(decode))
+        PyErr_Format(PyExc_TypeError, "decode must be callable, not %R", decode);
+    else if (is_known_type(state, (PyTypeObject *)class))
+        PyErr_Format(PyExc_ValueError, "%R is cloned by isthmus itself", class);
+    if (PyErr_Occurred())
+        return -1;
+    PyObject *home = PyObject_GetAttr(class, state->clone.module);
+    PyObject *called = home == NULL ? NULL : PyObject_GetAttr(class, state->clone.qualname);
     PyObject *name = called == NULL ? NULL : PyUnicode_FromFormat("%S:%S", home, called);
-    PyObject *entry = name == NULL ? NULL : PyTuple_Pack(3, name, given[1], given[2]);
+    PyObject *entry = name == NULL ? NULL : PyTuple_Pack(3, name, encode, decode);
     int result =
-        entry == NULL || PyDict_SetItem(state->clone.types, given[0], entry) < 0 ? -1 : PyDict_SetItem(state->clone.names, name, entry);
+        entry == NULL || PyDict_SetItem(state->clone.types, class, entry) < 0 ? -1 : PyDict_SetItem(state->clone.names, name, entry);
     Py_XDECREF(home);
     Py_XDECREF(called);
     Py_XDECREF(name);
     Py_XDECREF(entry);
-    return result < 0 ? NULL : Py_NewRef(Py_None);
+    return result;
+}
+
+static PyObject *core_register_type(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    static const char *const names[] = {"cls", "encode", "decode"};
+    static const signature parameters = {"register_type", 3, 3, 3, names};
+    PyObject *given[3];
+    if (bind_arguments(&parameters, args, nargs, kwnames, given) < 0 ||
+        clone_register_type(state_of_module(module), given[0], given[1], given[2]) < 0)
+        return NULL;
+    Py_RETURN_NONE;
 }
 
 /* ---- whole messages ------------------------------------------------------------------------------------------------------------------------ */
@@ -370,11 +382,12 @@ static PyObject *split_message(core_state *state, clone_encoded *e) {
     return Py_BuildValue("NN", bytes, arrays);
 }
 
-PyDoc_STRVAR(encode_doc,
-             "_encode($module, obj, names, main_by_value, shared_from, lent, /)\n--\n\n"
-             "(payload, arrays) of a tuple for a worker, or from one: a structured clone, and what travels beside it.\n\n"
-             "names: what errors call its items. main_by_value: what __main__ defines can't be found by its name there. shared_from: ndarrays\n"
-             "from this many bytes on travel as arrays. lent: SharedArrays that ndarrays in obj may lie in without being copied, or None.");
+PyDoc_STRVAR(
+    encode_doc,
+    "_encode($module, obj, names, main_by_value, shared_from, lent, /)\n--\n\n"
+    "(payload, arrays) of a tuple for a worker, or from one: a structured clone, and what travels beside it.\n\n"
+    "names: what errors call its items. main_by_value: what __main__ defines can't be found by its name there. shared_from: ndarrays\n"
+    "from this many bytes on travel as arrays. lent: SharedArrays that ndarrays in obj may lie in without being copied, or None.");
 
 static PyObject *core_encode(PyObject *module, PyObject *arguments) {
     core_state *state = state_of_module(module);
@@ -459,10 +472,10 @@ PyDoc_STRVAR(
     "and the like. ValueError for builtin types.");
 
 PyMethodDef clone_functions[] = {
-    {"clone", KEYWORDS(core_clone), clone_doc},       {"dumps", KEYWORDS(core_dumps), dumps_doc},
-    {"loads", KEYWORDS(core_loads), loads_doc},       {"register_type", KEYWORDS(core_register_type), register_type_doc},
+    {"clone", KEYWORDS(core_clone), clone_doc},         {"dumps", KEYWORDS(core_dumps), dumps_doc},
+    {"loads", KEYWORDS(core_loads), loads_doc},         {"register_type", KEYWORDS(core_register_type), register_type_doc},
     {"_encode", core_encode, METH_VARARGS, encode_doc}, {"_decode", core_decode, METH_VARARGS, decode_doc},
-    {"_forget_type", core_forget_type, METH_O, NULL}, {NULL, NULL, 0, NULL},
+    {"_forget_type", core_forget_type, METH_O, NULL},   {NULL, NULL, 0, NULL},
 };
 
 /* ---- into the module -------------------------------------------------------------------------------------------------------------------------- */
@@ -473,12 +486,14 @@ int clone_init(PyObject *module, core_state *state) {
     state->clone.getstate = PyObject_GetAttrString((PyObject *)&PyBaseObject_Type, "__getstate__");
     state->clone.create = PyObject_GetAttrString((PyObject *)&PyBaseObject_Type, "__new__");
     state->clone.fields = PyUnicode_InternFromString("__dataclass_fields__");
+    state->clone.module = PyUnicode_InternFromString("__module__");
+    state->clone.qualname = PyUnicode_InternFromString("__qualname__");
     static const char *const pickling[CLONE_PICKLING_NAMES] = {"__reduce__", "__reduce_ex__", "__getstate__", "__setstate__"};
     for (size_t i = 0; i < CLONE_PICKLING_NAMES; i++)
         if ((state->clone.pickling[i] = PyUnicode_InternFromString(pickling[i])) == NULL)
             return -1;
-    if (state->clone.fields == NULL || state->clone.types == NULL || state->clone.names == NULL || state->clone.getstate == NULL ||
-        state->clone.create == NULL)
+    if (state->clone.module == NULL || state->clone.qualname == NULL || state->clone.fields == NULL || state->clone.types == NULL ||
+        state->clone.names == NULL || state->clone.getstate == NULL || state->clone.create == NULL)
         return -1;
     return PyModule_AddFunctions(module, clone_functions);
 }
@@ -489,6 +504,8 @@ int clone_traverse(core_state *state, visitproc visit, void *arg) {
     Py_VISIT(state->clone.getstate);
     Py_VISIT(state->clone.create);
     Py_VISIT(state->clone.fields);
+    Py_VISIT(state->clone.module);
+    Py_VISIT(state->clone.qualname);
     for (size_t i = 0; i < CLONE_PICKLING_NAMES; i++)
         Py_VISIT(state->clone.pickling[i]);
     Py_VISIT(state->clone.helpers);
@@ -502,6 +519,8 @@ void clone_fini(core_state *state) {
     Py_CLEAR(state->clone.getstate);
     Py_CLEAR(state->clone.create);
     Py_CLEAR(state->clone.fields);
+    Py_CLEAR(state->clone.module);
+    Py_CLEAR(state->clone.qualname);
     for (size_t i = 0; i < CLONE_PICKLING_NAMES; i++)
         Py_CLEAR(state->clone.pickling[i]);
     Py_CLEAR(state->clone.helpers);

@@ -43,7 +43,7 @@ typedef struct clone_call {
     PyObject *names;        /* tuple of str: what errors call the items of the object, which is a tuple: "args" */
     bool main_by_value;     /* what __main__ defines can't be found by its name on the other side */
     Py_ssize_t shared_from; /* bytes: smaller ndarrays are written into the message, the others travel beside it */
-    PyObject *lent;         /* list of SharedArrays: what became ndarrays with the call that this is the outcome of. It was copied for that call
+    PyObject *lent; /* list of SharedArrays: what became ndarrays with the call that this is the outcome of. It was copied for that call
                              * and is nobody else's, so an ndarray that lies in it, without gaps, isn't copied again. NULL: none */
 } clone_call;
 
@@ -72,6 +72,9 @@ PyObject *clone_decode(core_state *state, const void *bytes, size_t size, ist_me
 /* The same with CLONE_TRUSTED, for a worker: `arrays` is the tuple of what came along, and `lent` (NULL: nobody asks) a list to which goes
  * what becomes an ndarray. */
 PyObject *clone_decode_call(core_state *state, const void *bytes, size_t size, PyObject *arrays, PyObject *lent);
+
+/* isthmus.register_type(); -1 with an exception: TypeError for what isn't a class, or isn't callable, ValueError for a class of isthmus's own. */
+int clone_register_type(core_state *state, PyObject *class, PyObject *encode, PyObject *decode);
 
 int clone_init(PyObject *module, core_state *state);
 int clone_traverse(core_state *state, visitproc visit, void *arg);

@@ -86,7 +86,7 @@ int put_text(encoder *e, PyObject *text);
 /* The items of a tuple follow, which is taken (NULL: an exception is set). `opened` (NULL: nothing): becomes referable after `until` items. */
 int push_children(encoder *e, PyObject *children, put_label label, PyObject *opened, Py_ssize_t until);
 int refuse(encoder *e, const char *format, ...); /* -1 with CloneError, to which the path is added */
-void note_path(encoder *e);                      /* adds it to the exception that is set, as a note */
+void note_path(encoder *e); /* adds it to the exception that is set, as a note */
 
 /* clone_rare.c: what isn't one of the common types: 0, PUT_PUSHED, -1. */
 int put_rare(encoder *e, PyObject *object);

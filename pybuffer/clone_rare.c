@@ -103,8 +103,8 @@ static int put_name(encoder *e, PyObject *object, PyObject *module, PyObject *na
 }
 
 static int put_global(encoder *e, PyObject *object) {
-    PyObject *module = PyObject_GetAttrString(object, "__module__");
-    PyObject *name = module == NULL ? NULL : PyObject_GetAttrString(object, "__qualname__");
+    PyObject *module = PyObject_GetAttr(object, e->state->clone.module);
+    PyObject *name = module == NULL ? NULL : PyObject_GetAttr(object, e->state->clone.qualname);
     int result = -1;
     if (name != NULL) {
         result = put_name(e, object, module, name);

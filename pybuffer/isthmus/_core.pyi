@@ -325,6 +325,7 @@ def configure(
 _by_value: ContextVar[bool]
 
 _atomics: dict[str, Any]
+_C_API: CapsuleType  # <isthmus/python.h>
 
 def _join() -> str | None: ...
 def _watch() -> None: ...

@@ -22,11 +22,11 @@ from ._core import SharedArray, _decode, _encode, stats
 if TYPE_CHECKING:
     from ._crew import Arrays
 
-__all__ = ["COPIED", "PATIENCE", "SHARED_FROM", "main", "read_frame", "write_frame"]
+__all__ = ["PATIENCE", "REPLY_HEAD", "SHARED_FROM", "main", "read_frame", "write_frame"]
 
 SHARED_FROM = 1 << 15  # bytes: smaller ndarrays are part of the message, which takes less time than a lease
 
-COPIED = 8  # bytes, the head of a reply: how many array bytes the worker copied, which the parent counts as well
+REPLY_HEAD = 9  # bytes: how many array bytes the worker copied, which the parent counts as well, 8; whether the call's leases were ended
 PATIENCE = 10.0  # seconds that a process has to end when it was told to
 
 _busy = False
@@ -84,17 +84,21 @@ def _serve(connection: Connection[bytes, bytes], main_by_value: bool) -> bool:
 
 def _answer(calls: list[bytes], main_by_value: bool) -> bytes:
     lent: list[SharedArray[Any]] = []
+    was_read = False
 
     def dump(outcome: tuple[Any, ...]) -> tuple[bytes, Arrays]:
         return _encode(outcome, _worker.OUTCOME, main_by_value, SHARED_FROM, lent)
 
     def load() -> Any:
+        nonlocal was_read
         installed, message, arrays = read_frame(calls.pop(), 1)
+        was_read = True
         allocator.enter_context(_numpy.as_submitted(installed == b"\1"))  # here, so that a failure is told
         return _decode(message, arrays, lent)
 
     def frame_of(message: bytes, arrays: Arrays) -> bytes:
-        return write_frame((stats()["bytes_copied"] - before).to_bytes(COPIED, "little"), message, arrays)[0]
+        copied = stats()["bytes_copied"] - before
+        return write_frame(copied.to_bytes(8, "little") + bytes([was_read]), message, arrays)[0]
 
     before = stats()["bytes_copied"]
     with contextlib.ExitStack() as allocator:

@@ -102,12 +102,13 @@ class ProcessEngine(_crew.Engine):
             frame, leased = _process_main.write_frame(bytes([installed]), message, arrays)
             self._send(frame)
             del message, frame
-            copied, reply, arrays = _process_main.read_frame(self._receive(), _process_main.COPIED)
-            _count_copied(int.from_bytes(copied, "little"))
+            head, reply, arrays = _process_main.read_frame(self._receive(), _process_main.REPLY_HEAD)
+            _count_copied(int.from_bytes(head[:8], "little"))
+            if not head[8]:
+                _end_leases(leased)
             return _remote.outcome(reply, arrays)
         except _crew.Died:
-            with contextlib.suppress(Exception):
-                pickle.loads(leased)  # whatever the worker didn't read
+            _end_leases(leased)
             raise
         except BaseException as error:
             return False, error
@@ -221,6 +222,12 @@ class ProcessKind(_crew.Kind):
         for engine in engines:
             if not engine.gone.wait(max(0, end - time.monotonic())):
                 engine.send_signal(signal.SIGKILL)
+
+
+def _end_leases(pickled: bytes) -> None:
+    """Of what the worker didn't read."""
+    with contextlib.suppress(Exception):
+        pickle.loads(pickled)
 
 
 def _exit_code(process: Any) -> int | None:

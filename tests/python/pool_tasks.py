@@ -109,7 +109,14 @@ def divide(a, b):
 
 
 def fail(kind, *args):
-    raise {"unmakeable": Unmakeable, "picky": Picky, "stubborn": Stubborn, "last": Last, "exit": SystemExit, "interrupt": KeyboardInterrupt}[kind](*args)
+    raise {
+        "unmakeable": Unmakeable,
+        "picky": Picky,
+        "stubborn": Stubborn,
+        "last": Last,
+        "exit": SystemExit,
+        "interrupt": KeyboardInterrupt,
+    }[kind](*args)
 
 
 def chain():
