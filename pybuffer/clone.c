@@ -48,17 +48,13 @@ static PyObject *plain_attribute(PyObject *of, PyObject *name) {
     return found;
 }
 
-static PyObject *attribute(PyObject *of, PyObject *name, bool trusted) {
-    if (!trusted)
-        return plain_attribute(of, name);
-    PyObject *found = PyObject_GetAttr(of, name);
-    if (found == NULL && PyErr_ExceptionMatches(PyExc_AttributeError))
-        PyErr_Clear();
-    return found;
-}
-
-PyObject *clone_find_global(core_state *Py_UNUSED(state), PyObject *module, PyObject *name, bool trusted) {
-    PyObject *at = trusted ? PyImport_Import(module) : PyImport_GetModule(module);
+PyObject *clone_find_global(PyObject *module, PyObject *name) {
+    PyObject *at = PyImport_GetModule(module);
+    const Py_ssize_t found = at == NULL ? -1 : PyUnicode_FindChar(name, '.', 0, PyUnicode_GET_LENGTH(name), 1);
+    if (found == -1 && at != NULL) { /* no dot in it */
+        Py_SETREF(at, plain_attribute(at, name));
+        return at;
+    }
     PyObject *dot = at == NULL ? NULL : PyUnicode_FromString("."), *parts = dot == NULL ? NULL : PyUnicode_Split(name, dot, -1);
     Py_XDECREF(dot);
     if (parts == NULL) {
@@ -66,7 +62,7 @@ PyObject *clone_find_global(core_state *Py_UNUSED(state), PyObject *module, PyOb
         return NULL;
     }
     for (Py_ssize_t i = 0; at != NULL && i < PyList_GET_SIZE(parts); i++)
-        Py_SETREF(at, attribute(at, PyList_GET_ITEM(parts, i), trusted));
+        Py_SETREF(at, plain_attribute(at, PyList_GET_ITEM(parts, i)));
     Py_DECREF(parts);
     return at;
 }
@@ -131,31 +127,38 @@ static bool is_known_type(const core_state *state, PyTypeObject *type) {
     return false;
 }
 
-static PyObject *core_register_type(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-    static const char *const names[] = {"cls", "encode", "decode"};
-    static const signature parameters = {"register_type", 3, 3, 3, names};
-    core_state *state = state_of_module(module);
-    PyObject *given[3];
-    if (bind_arguments(&parameters, args, nargs, kwnames, given) < 0)
-        return NULL;
-    if (!PyType_Check(given[0]))
-        return PyErr_Format(PyExc_TypeError, "register_type() needs a class, not %R", given[0]);
-    for (int i = 1; i < 3; i++)
-        if (!PyCallable_Check(given[i]))
-            return PyErr_Format(PyExc_TypeError, "%s must be callable, not %R", names[i], given[i]);
-    if (is_known_type(state, (PyTypeObject *)given[0]))
-        return PyErr_Format(PyExc_ValueError, "%R is cloned by isthmus itself", given[0]);
-    PyObject *home = PyObject_GetAttrString(given[0], "__module__");
-    PyObject *called = home == NULL ? NULL : PyObject_GetAttrString(given[0], "__qualname__");
+int clone_register_type(core_state *state, PyObject *class, PyObject *encode, PyObject *decode) {
+    if (!PyType_Check(class))
+        PyErr_Format(PyExc_TypeError, "register_type() needs a class, not %R", class);
+    else if (!PyCallable_Check(encode))
+        PyErr_Format(PyExc_TypeError, "encode must be callable, not %R", encode);
+    else if (!PyCallable_Check(decode))
+        PyErr_Format(PyExc_TypeError, "decode must be callable, not %R", decode);
+    else if (is_known_type(state, (PyTypeObject *)class))
+        PyErr_Format(PyExc_ValueError, "%R is cloned by isthmus itself", class);
+    if (PyErr_Occurred())
+        return -1;
+    PyObject *home = PyObject_GetAttr(class, state->clone.module);
+    PyObject *called = home == NULL ? NULL : PyObject_GetAttr(class, state->clone.qualname);
     PyObject *name = called == NULL ? NULL : PyUnicode_FromFormat("%S:%S", home, called);
-    PyObject *entry = name == NULL ? NULL : PyTuple_Pack(3, name, given[1], given[2]);
+    PyObject *entry = name == NULL ? NULL : PyTuple_Pack(3, name, encode, decode);
     int result =
-        entry == NULL || PyDict_SetItem(state->clone.types, given[0], entry) < 0 ? -1 : PyDict_SetItem(state->clone.names, name, entry);
+        entry == NULL || PyDict_SetItem(state->clone.types, class, entry) < 0 ? -1 : PyDict_SetItem(state->clone.names, name, entry);
     Py_XDECREF(home);
     Py_XDECREF(called);
     Py_XDECREF(name);
     Py_XDECREF(entry);
-    return result < 0 ? NULL : Py_NewRef(Py_None);
+    return result;
+}
+
+static PyObject *core_register_type(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    static const char *const names[] = {"cls", "encode", "decode"};
+    static const signature parameters = {"register_type", 3, 3, 3, names};
+    PyObject *given[3];
+    if (bind_arguments(&parameters, args, nargs, kwnames, given) < 0 ||
+        clone_register_type(state_of_module(module), given[0], given[1], given[2]) < 0)
+        return NULL;
+    Py_RETURN_NONE;
 }
 
 /* ---- whole messages ------------------------------------------------------------------------------------------------------------------------ */
@@ -178,18 +181,36 @@ static PyObject *transferred(core_state *state, PyObject *transfer) {
     return handles;
 }
 
-int clone_encode(core_state *state, PyObject *object, PyObject *transfer, unsigned flags, clone_encoded *out) {
+static void begin_encoding(clone_encoded *out) {
     memset(out, 0, offsetof(clone_encoded, few));
     out->bytes = out->few;
     out->room = sizeof out->few;
+}
+
+static void clear_keeping_error(clone_encoded *e) {
+    PyObject *raised = PyErr_GetRaisedException();
+    clone_clear(e);
+    PyErr_SetRaisedException(raised);
+}
+
+int clone_encode(core_state *state, PyObject *object, PyObject *transfer, unsigned flags, clone_encoded *out) {
+    begin_encoding(out);
     if (transfer != NULL && (out->transfer = transferred(state, transfer)) == NULL)
         return -1;
     if (clone_write(state, object, flags, out) == 0)
         return 0;
-    PyObject *raised = PyErr_GetRaisedException();
-    clone_clear(out);
-    PyErr_SetRaisedException(raised);
+    clear_keeping_error(out);
     return -1;
+}
+
+int clone_encode_call(core_state *state, PyObject *object, const clone_call *call, clone_encoded *out) {
+    begin_encoding(out);
+    out->call = call;
+    const int result = clone_write(state, object, CLONE_PICKLE, out);
+    out->call = NULL;
+    if (result < 0)
+        clear_keeping_error(out);
+    return result;
 }
 
 void clone_copy(const clone_encoded *e, unsigned char *to) {
@@ -289,9 +310,7 @@ static PyObject *core_clone(PyObject *module, PyObject *const *args, Py_ssize_t 
         Py_CLEAR(result);
     if (result != NULL)
         clone_sent(&e);
-    PyObject *raised = PyErr_GetRaisedException();
-    clone_clear(&e);
-    PyErr_SetRaisedException(raised);
+    clear_keeping_error(&e);
     return result;
 }
 
@@ -309,9 +328,7 @@ static PyObject *core_dumps(PyObject *module, PyObject *const *args, Py_ssize_t 
     SharedArrayObject *bytes = array_create(state, state->dtypes[IST_U1], 1, &size, 0);
     if (bytes != NULL)
         clone_copy(&e, (unsigned char *)bytes->data); /* nobody else has it yet */
-    PyObject *raised = PyErr_GetRaisedException();
-    clone_clear(&e);
-    PyErr_SetRaisedException(raised);
+    clear_keeping_error(&e);
     return (PyObject *)bytes;
 }
 
@@ -326,6 +343,92 @@ static PyObject *core_loads(PyObject *module, PyObject *const *args, Py_ssize_t 
     if (trusted < 0 || PyObject_GetBuffer(given[0], &view, PyBUF_SIMPLE) < 0)
         return NULL;
     PyObject *result = clone_decode(state_of_module(module), view.buf, (size_t)view.len, NULL, 0, trusted > 0 ? CLONE_TRUSTED : 0);
+    PyBuffer_Release(&view);
+    return result;
+}
+
+/* ---- calls of workers ------------------------------------------------------------------------------------------------------------------ */
+
+#define IN_SEGMENT_FROM (64 * 1024) /* bytes: longer messages travel as an array, by reference; to copy shorter ones takes less time */
+
+/* A message as bytes and a tuple of arrays; if it is long the bytes are empty and it is the first of the arrays. */
+static PyObject *split_message(core_state *state, clone_encoded *e) {
+    const Py_ssize_t size = (Py_ssize_t)clone_size(e), first = size >= IN_SEGMENT_FROM;
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, first ? 0 : size), *arrays = bytes == NULL ? NULL : PyTuple_New(first + e->narrays);
+    PyObject *array = arrays;
+    if (arrays != NULL && first) {
+        SharedArrayObject *segment = array_create(state, state->dtypes[IST_U1], 1, &size, 0);
+        if (segment != NULL) {
+            clone_copy(e, (unsigned char *)segment->data); /* nobody else has it yet */
+            PyTuple_SET_ITEM(arrays, 0, (PyObject *)segment);
+        }
+        array = (PyObject *)segment;
+    } else if (arrays != NULL) {
+        clone_copy(e, (unsigned char *)PyBytes_AS_STRING(bytes));
+    }
+    for (Py_ssize_t i = 0; array != NULL && i < e->narrays; i++) {
+        ist_message *message = e->messages[i];
+        e->messages[i] = NULL; /* taken, whatever comes */
+        array = (PyObject *)message_receive(state, message);
+        if (array != NULL)
+            PyTuple_SET_ITEM(arrays, first + i, array);
+    }
+    if (array == NULL || clone_check_transfer(state, e) < 0) {
+        Py_XDECREF(arrays);
+        Py_XDECREF(bytes);
+        return NULL;
+    }
+    clone_sent(e);
+    return Py_BuildValue("NN", bytes, arrays);
+}
+
+PyDoc_STRVAR(
+    encode_doc,
+    "_encode($module, obj, names, main_by_value, shared_from, lent, /)\n--\n\n"
+    "(payload, arrays) of a tuple for a worker, or from one: a structured clone, and what travels beside it.\n\n"
+    "names: what errors call its items. main_by_value: what __main__ defines can't be found by its name there. shared_from: ndarrays\n"
+    "from this many bytes on travel as arrays. lent: SharedArrays that ndarrays in obj may lie in without being copied, or None.");
+
+static PyObject *core_encode(PyObject *module, PyObject *arguments) {
+    core_state *state = state_of_module(module);
+    PyObject *object, *lent;
+    int main_by_value;
+    clone_call call;
+    clone_encoded e;
+    if (!PyArg_ParseTuple(arguments, "OO!pnO:_encode", &object, &PyTuple_Type, &call.names, &main_by_value, &call.shared_from, &lent))
+        return NULL;
+    call.main_by_value = main_by_value != 0;
+    call.lent = PyList_Check(lent) && PyList_GET_SIZE(lent) > 0 ? lent : NULL;
+    if (clone_encode_call(state, object, &call, &e) < 0)
+        return NULL;
+    PyObject *result = split_message(state, &e);
+    clear_keeping_error(&e);
+    return result;
+}
+
+PyDoc_STRVAR(decode_doc, "_decode($module, payload, arrays, lent, /)\n--\n\n"
+                         "The object of what _encode() returned. lent: a list to which goes what becomes an ndarray, or None.");
+
+static PyObject *core_decode(PyObject *module, PyObject *arguments) {
+    core_state *state = state_of_module(module);
+    PyObject *payload, *arrays, *lent;
+    if (!PyArg_ParseTuple(arguments, "OO!O:_decode", &payload, &PyTuple_Type, &arrays, &lent))
+        return NULL;
+    Py_buffer view;
+    if (PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    PyObject *others = NULL, *result = NULL;
+    if (view.len == 0 && PyTuple_GET_SIZE(arrays) > 0) {
+        PyBuffer_Release(&view);
+        if (PyObject_GetBuffer(PyTuple_GET_ITEM(arrays, 0), &view, PyBUF_SIMPLE) < 0)
+            return NULL;
+        others = PyTuple_GetSlice(arrays, 1, PyTuple_GET_SIZE(arrays));
+    } else {
+        others = Py_NewRef(arrays);
+    }
+    if (others != NULL)
+        result = clone_decode_call(state, view.buf, (size_t)view.len, others, PyList_Check(lent) ? lent : NULL);
+    Py_XDECREF(others);
     PyBuffer_Release(&view);
     return result;
 }
@@ -369,9 +472,10 @@ PyDoc_STRVAR(
     "and the like. ValueError for builtin types.");
 
 PyMethodDef clone_functions[] = {
-    {"clone", KEYWORDS(core_clone), clone_doc},       {"dumps", KEYWORDS(core_dumps), dumps_doc},
-    {"loads", KEYWORDS(core_loads), loads_doc},       {"register_type", KEYWORDS(core_register_type), register_type_doc},
-    {"_forget_type", core_forget_type, METH_O, NULL}, {NULL, NULL, 0, NULL},
+    {"clone", KEYWORDS(core_clone), clone_doc},         {"dumps", KEYWORDS(core_dumps), dumps_doc},
+    {"loads", KEYWORDS(core_loads), loads_doc},         {"register_type", KEYWORDS(core_register_type), register_type_doc},
+    {"_encode", core_encode, METH_VARARGS, encode_doc}, {"_decode", core_decode, METH_VARARGS, decode_doc},
+    {"_forget_type", core_forget_type, METH_O, NULL},   {NULL, NULL, 0, NULL},
 };
 
 /* ---- into the module -------------------------------------------------------------------------------------------------------------------------- */
@@ -382,8 +486,14 @@ int clone_init(PyObject *module, core_state *state) {
     state->clone.getstate = PyObject_GetAttrString((PyObject *)&PyBaseObject_Type, "__getstate__");
     state->clone.create = PyObject_GetAttrString((PyObject *)&PyBaseObject_Type, "__new__");
     state->clone.fields = PyUnicode_InternFromString("__dataclass_fields__");
-    if (state->clone.fields == NULL || state->clone.types == NULL || state->clone.names == NULL || state->clone.getstate == NULL ||
-        state->clone.create == NULL)
+    state->clone.module = PyUnicode_InternFromString("__module__");
+    state->clone.qualname = PyUnicode_InternFromString("__qualname__");
+    static const char *const pickling[CLONE_PICKLING_NAMES] = {"__reduce__", "__reduce_ex__", "__getstate__", "__setstate__"};
+    for (size_t i = 0; i < CLONE_PICKLING_NAMES; i++)
+        if ((state->clone.pickling[i] = PyUnicode_InternFromString(pickling[i])) == NULL)
+            return -1;
+    if (state->clone.module == NULL || state->clone.qualname == NULL || state->clone.fields == NULL || state->clone.types == NULL ||
+        state->clone.names == NULL || state->clone.getstate == NULL || state->clone.create == NULL)
         return -1;
     return PyModule_AddFunctions(module, clone_functions);
 }
@@ -394,6 +504,10 @@ int clone_traverse(core_state *state, visitproc visit, void *arg) {
     Py_VISIT(state->clone.getstate);
     Py_VISIT(state->clone.create);
     Py_VISIT(state->clone.fields);
+    Py_VISIT(state->clone.module);
+    Py_VISIT(state->clone.qualname);
+    for (size_t i = 0; i < CLONE_PICKLING_NAMES; i++)
+        Py_VISIT(state->clone.pickling[i]);
     Py_VISIT(state->clone.helpers);
     Py_VISIT(state->clone.datetime);
     return 0;
@@ -405,6 +519,10 @@ void clone_fini(core_state *state) {
     Py_CLEAR(state->clone.getstate);
     Py_CLEAR(state->clone.create);
     Py_CLEAR(state->clone.fields);
+    Py_CLEAR(state->clone.module);
+    Py_CLEAR(state->clone.qualname);
+    for (size_t i = 0; i < CLONE_PICKLING_NAMES; i++)
+        Py_CLEAR(state->clone.pickling[i]);
     Py_CLEAR(state->clone.helpers);
     Py_CLEAR(state->clone.datetime);
 }

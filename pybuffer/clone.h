@@ -34,14 +34,26 @@ typedef struct clone_encoded {
     Py_ssize_t narrays, array_room;
     PyObject *transfers; /* list of the Transfers in the object, each once; NULL: none */
     PyObject *transfer;  /* tuple of distinct SharedArrays; NULL: none */
+    const struct clone_call *call; /* while it is being encoded, as a call of a worker or its outcome; else NULL */
     unsigned char few[1024];
 } clone_encoded;
+
+/* What a call of a worker, or its outcome, is encoded with besides; all borrowed. */
+typedef struct clone_call {
+    PyObject *names;        /* tuple of str: what errors call the items of the object, which is a tuple: "args" */
+    bool main_by_value;     /* what __main__ defines can't be found by its name on the other side */
+    Py_ssize_t shared_from; /* bytes: smaller ndarrays are written into the message, the others travel beside it */
+    PyObject *lent; /* list of SharedArrays: what became ndarrays with the call that this is the outcome of. It was copied for that call
+                             * and is nobody else's, so an ndarray that lies in it, without gaps, isn't copied again. NULL: none */
+} clone_call;
 
 /* Encodes into *out, which needn't be initialised. `transfer`: NULL, or a sequence of handles which the message takes along.
  * 0, or -1 with an exception (CloneError with the path to what can't be cloned; BufferError for live exports of a handle in `transfer`;
  * ValueError for one that isn't in the object; whatever encode functions raised); then nothing is left to clear, and nothing happened.
  * Runs Python code (encode functions). Neither arrays nor object are changed before clone_sent. */
 int clone_encode(core_state *state, PyObject *object, PyObject *transfer, unsigned flags, clone_encoded *out);
+/* The same with CLONE_PICKLE, for a worker. */
+int clone_encode_call(core_state *state, PyObject *object, const clone_call *call, clone_encoded *out);
 static inline size_t clone_size(const clone_encoded *e) { return e->used + e->piece_bytes; }
 /* Exactly clone_size bytes. Runs no Python code. */
 void clone_copy(const clone_encoded *e, unsigned char *to);
@@ -57,6 +69,12 @@ void clone_clear(clone_encoded *e);
  * `bytes` may be memory that others write to. NULL with an exception: CloneError for bytes that aren't a message, or name what isn't there.
  * Without CLONE_TRUSTED no module is imported and no code runs but __hash__ and __eq__ of keys' classes, and registered decode functions. */
 PyObject *clone_decode(core_state *state, const void *bytes, size_t size, ist_message **messages, Py_ssize_t count, unsigned flags);
+/* The same with CLONE_TRUSTED, for a worker: `arrays` is the tuple of what came along, and `lent` (NULL: nobody asks) a list to which goes
+ * what becomes an ndarray. */
+PyObject *clone_decode_call(core_state *state, const void *bytes, size_t size, PyObject *arrays, PyObject *lent);
+
+/* isthmus.register_type(); -1 with an exception: TypeError for what isn't a class, or isn't callable, ValueError for a class of isthmus's own. */
+int clone_register_type(core_state *state, PyObject *class, PyObject *encode, PyObject *decode);
 
 int clone_init(PyObject *module, core_state *state);
 int clone_traverse(core_state *state, visitproc visit, void *arg);
@@ -78,9 +96,8 @@ PyObject *clone_helper(core_state *state, const char *name); /* of isthmus._clon
  * library. NULL without an exception: nothing. */
 PyObject *clone_registered_type(core_state *state, PyTypeObject *type, bool ask);
 PyObject *clone_registered_name(core_state *state, PyObject *name, bool trusted); /* the same by its name in a message; new */
-/* The class or function of that name, new. Not trusted: in loaded modules only, and without running anything. NULL without an exception: it
- * isn't there. */
-PyObject *clone_find_global(core_state *state, PyObject *module, PyObject *name, bool trusted);
+/* The class or function of that name, new; in loaded modules only, and without running anything. NULL without an exception: it isn't there. */
+PyObject *clone_find_global(PyObject *module, PyObject *name);
 /* Whether instances of a class are cloned by their attributes, as tuples with names, as members. -1 with an exception. */
 int clone_is_dataclass(core_state *state, PyTypeObject *type);
 int clone_is_namedtuple(PyTypeObject *type);

@@ -209,13 +209,19 @@ PyObject *make_global(decoder *d, PyObject *module, PyObject *name) {
     if (!PyUnicode_CheckExact(module) || !PyUnicode_CheckExact(name))
         return decode_refuse(d, "a class whose name isn't text");
     const bool trusted = (d->flags & CLONE_TRUSTED) != 0;
-    PyObject *found = clone_find_global(d->state, module, name, false);
-    if (found == NULL && trusted && !PyErr_Occurred()) /* it has to be imported, or its module has a __getattr__ */
-        found = clone_find_global(d->state, module, name, true);
+    PyObject *found = clone_find_global(module, name);
+    if (found == NULL && trusted && !PyErr_Occurred()) { /* it has to be imported, or its module has a __getattr__ */
+        PyObject *helper = clone_helper(d->state, "find_global");
+        found = helper == NULL ? NULL : PyObject_CallFunctionObjArgs(helper, module, name, NULL);
+        Py_XDECREF(helper);
+        if (found == Py_None)
+            Py_CLEAR(found);
+    }
     if (found == NULL && !PyErr_Occurred())
         return PyErr_Format(d->state->CloneError, "%U.%U isn't there%s", module, name,
                             trusted ? "" : ", in none of the modules that are loaded: import it before, or say import_classes=True");
-    if (found == NULL || PyType_Check(found) || Py_IS_TYPE(found, &PyFunction_Type) || Py_IS_TYPE(found, &PyCFunction_Type))
+    /* trusted: what stands for a function of a module that can't be imported here, or what a decorator made of it */
+    if (found == NULL || trusted || PyType_Check(found) || Py_IS_TYPE(found, &PyFunction_Type) || Py_IS_TYPE(found, &PyCFunction_Type))
         return found;
     Py_DECREF(found);
     return PyErr_Format(d->state->CloneError, "%U.%U is neither a class nor a function", module, name);

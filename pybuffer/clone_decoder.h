@@ -43,6 +43,9 @@ typedef struct decoder {
     unsigned flags;
     ist_message **messages;
     Py_ssize_t narrays;
+    PyObject *arrays;      /* or these: a tuple; NULL: messages */
+    PyObject *lent;        /* list of what becomes an ndarray; NULL: nobody asks */
+    PyObject *unpickling;  /* strong: loads the pickles of this message; NULL until there is one */
     open_item *open;
     size_t depth, open_room;
     kept_item *kept;

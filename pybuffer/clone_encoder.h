@@ -45,6 +45,7 @@ typedef struct encoder {
     size_t depth, frame_room;
     memo_entry *memo;
     size_t memo_mask, memo_count;
+    PyObject *pickling; /* strong: pickles this message's objects; NULL until there is one */
     frame few_frames[8];
     memo_entry few_memo[MEMO_FEW];
 } encoder;
@@ -72,6 +73,7 @@ int put_units(encoder *e, unsigned tag, size_t count, const char *data, size_t s
 /* `head`, and how many bytes a buffer has, and these; it is held until the end. */
 int put_view(encoder *e, const unsigned char *head, size_t head_size, PyObject *exporter);
 int put_array(encoder *e, SharedArrayObject *array); /* by reference, or by value */
+int put_contents(encoder *e, SharedArrayObject *copy); /* by value: nobody else has it, and it lies in C order */
 int put_transfer(encoder *e, PyObject *transfer);    /* a Transfer, as the array it is */
 
 /* ---- clone_write.c ------------------------------------------------------------------------------------------------------------------ */
@@ -84,6 +86,7 @@ int put_text(encoder *e, PyObject *text);
 /* The items of a tuple follow, which is taken (NULL: an exception is set). `opened` (NULL: nothing): becomes referable after `until` items. */
 int push_children(encoder *e, PyObject *children, put_label label, PyObject *opened, Py_ssize_t until);
 int refuse(encoder *e, const char *format, ...); /* -1 with CloneError, to which the path is added */
+void note_path(encoder *e); /* adds it to the exception that is set, as a note */
 
 /* clone_rare.c: what isn't one of the common types: 0, PUT_PUSHED, -1. */
 int put_rare(encoder *e, PyObject *object);

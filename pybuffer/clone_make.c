@@ -73,6 +73,8 @@ static PyObject *make_time(decoder *d, unsigned kind, const unsigned char *at, P
 static PyObject *make_array(decoder *d, uint64_t number) {
     if (number >= (uint64_t)d->narrays)
         return decode_refuse(d, "array %llu, and %zd came along", (unsigned long long)number, d->narrays);
+    if (d->arrays != NULL)
+        return Py_NewRef(PyTuple_GET_ITEM(d->arrays, (Py_ssize_t)number));
     ist_message *message = d->messages[number];
     if (message == NULL)
         return decode_refuse(d, "array %llu twice", (unsigned long long)number);
@@ -164,6 +166,8 @@ static PyObject *make_ndarray(decoder *d, PyObject *array, bool transposed) {
         return decode_refuse(d, "an ndarray without an array");
     const int numpy = has_numpy(d);
     PyObject *result = numpy < 0 ? NULL : numpy ? PyObject_CallMethod(array, "__array__", NULL) : Py_NewRef(array);
+    if (result != NULL && numpy && d->lent != NULL && PyList_Append(d->lent, array) < 0)
+        Py_CLEAR(result);
     if (result != NULL && transposed)
         Py_SETREF(result, PyObject_GetAttrString(result, "T"));
     return result;
@@ -243,10 +247,12 @@ static PyObject *make_pickled(decoder *d, PyObject *parts) {
     }
     if (!PyTuple_CheckExact(parts) || PyTuple_GET_SIZE(parts) < 1 || !PyBytes_CheckExact(PyTuple_GET_ITEM(parts, 0)))
         return decode_refuse(d, "a pickle without bytes");
-    PyObject *helper = clone_helper(d->state, "unpickled");
-    PyObject *object = helper == NULL ? NULL : PyObject_CallOneArg(helper, parts);
-    Py_XDECREF(helper);
-    return object;
+    if (d->unpickling == NULL) {
+        PyObject *helper = clone_helper(d->state, "unpickling");
+        d->unpickling = helper == NULL ? NULL : PyObject_CallOneArg(helper, d->lent != NULL ? d->lent : Py_None);
+        Py_XDECREF(helper);
+    }
+    return d->unpickling == NULL ? NULL : PyObject_CallOneArg(d->unpickling, parts);
 }
 
 PyObject *make_of_items(decoder *d, const open_item *f) {

@@ -139,8 +139,8 @@ static int put_message(encoder *e, ist_message *message) {
     return 0;
 }
 
-/* The contents of an array that nobody else has and that lies in C order, with what it is (docs/clone.md). */
-static int put_contents(encoder *e, SharedArrayObject *a) {
+/* With what it is (docs/clone.md). */
+int put_contents(encoder *e, SharedArrayObject *a) {
     const size_t spec = strlen(a->dtype->spec), head = 4 + 8 * (size_t)a->ndim + spec;
     if (spec > UINT16_MAX)
         return refuse(e, "the description of its dtype has %zu bytes, at most %d can be cloned", spec, UINT16_MAX);

@@ -14,6 +14,11 @@ static int put_children(encoder *e, unsigned tag, PyObject *children, put_label 
     return push_children(e, children, label, NULL, 0);
 }
 
+/* It can only be made of what it consists of. */
+static bool is_late(PyObject *object) {
+    return PyExceptionInstance_Check(object) && clone_exception_is_late(clone_builtin_exception(Py_TYPE(object)));
+}
+
 /* ---- builtins -------------------------------------------------------------------------------------------------------------------------- */
 
 static int put_complex(encoder *e, PyObject *number) {
@@ -44,26 +49,69 @@ static int put_slice(encoder *e, PyObject *object) {
     return put_children(e, IST_CLONE_SLICE, CHILDREN(slice->start, slice->stop, slice->step), LABEL_ROUGH);
 }
 
+/* ---- what has no way of its own -------------------------------------------------------------------------------------------------------- */
+
+/* isthmus._fallback.Pickling: one for a message, so that what several of its objects share arrives shared. */
+static PyObject *start_pickling(encoder *e) {
+    const clone_call *call = e->out->call;
+    PyObject *helper = clone_helper(e->state, "pickling"), *result = NULL;
+    if (helper != NULL && call == NULL)
+        result = PyObject_CallNoArgs(helper);
+    else if (helper != NULL)
+        result = PyObject_CallFunction(helper, "OnO", call->main_by_value ? Py_True : Py_False, call->shared_from,
+                                       call->lent != NULL ? call->lent : Py_None);
+    Py_XDECREF(helper);
+    return result;
+}
+
+static int put_pickled(encoder *e, PyObject *object) {
+    if (e->pickling == NULL && (e->pickling = start_pickling(e)) == NULL)
+        return -1;
+    PyObject *parts = PyObject_CallOneArg(e->pickling, object); /* (bytes, array, array …) */
+    if (parts == NULL)
+        note_path(e);
+    PyObject *children = parts == NULL ? NULL : CHILDREN(parts);
+    Py_XDECREF(parts);
+    if (children != NULL && put_tag(e, IST_CLONE_PICKLE) < 0)
+        Py_CLEAR(children);
+    return push_children(e, children, LABEL_NONE, is_late(object) ? object : NULL, 2);
+}
+
 /* ---- by name --------------------------------------------------------------------------------------------------------------------------- */
 
+/* Defined where the other side has something else. */
+static bool is_of_main(const encoder *e, PyObject *module) {
+    return e->out->call != NULL && e->out->call->main_by_value && PyUnicode_CheckExact(module) &&
+           (PyUnicode_CompareWithASCIIString(module, "__main__") == 0 || PyUnicode_CompareWithASCIIString(module, "__mp_main__") == 0);
+}
+
+/* By its name, if that leads to it; else it is pickled, if anything may be. */
+static int put_name(encoder *e, PyObject *object, PyObject *module, PyObject *name) {
+    const bool pickle = (e->flags & CLONE_PICKLE) != 0;
+    if (!PyUnicode_CheckExact(module) || !PyUnicode_CheckExact(name))
+        return pickle ? put_pickled(e, object) : refuse(e, "%R isn't of a module, so it can't be found by its name", object);
+    if (is_of_main(e, module))
+        return put_pickled(e, object);
+    PyObject *found = clone_find_global(module, name);
+    const bool same = found == object;
+    Py_XDECREF(found);
+    if (same)
+        return put_tag(e, IST_CLONE_GLOBAL) < 0 || put_text(e, module) < 0 ? -1 : put_text(e, name);
+    if (PyErr_Occurred())
+        return -1;
+    return pickle ? put_pickled(e, object) : refuse(e, "%R isn't what %U.%U is, where it would be looked for", object, module, name);
+}
+
 static int put_global(encoder *e, PyObject *object) {
-    PyObject *module = PyObject_GetAttrString(object, "__module__"), *found = NULL;
-    PyObject *name = module == NULL ? NULL : PyObject_GetAttrString(object, "__qualname__");
+    PyObject *module = PyObject_GetAttr(object, e->state->clone.module);
+    PyObject *name = module == NULL ? NULL : PyObject_GetAttr(object, e->state->clone.qualname);
     int result = -1;
-    if (name == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+    if (name != NULL) {
+        result = put_name(e, object, module, name);
+    } else if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
         PyErr_Clear();
         result = refuse(e, "a %.200s without a name", Py_TYPE(object)->tp_name);
-    } else if (name == NULL) {
-        result = -1;
-    } else if (!PyUnicode_CheckExact(module) || !PyUnicode_CheckExact(name)) {
-        result = refuse(e, "%R isn't of a module, so it can't be found by its name", object);
-    } else if ((found = clone_find_global(e->state, module, name, false)) != object) {
-        if (found != NULL || !PyErr_Occurred())
-            result = refuse(e, "%R isn't what %U.%U is, where it would be looked for", object, module, name);
-    } else if (put_tag(e, IST_CLONE_GLOBAL) == 0 && put_text(e, module) == 0) {
-        result = put_text(e, name);
     }
-    Py_XDECREF(found);
     Py_XDECREF(module);
     Py_XDECREF(name);
     return result;
@@ -211,10 +259,6 @@ static PyObject *exception_attributes(PyObject *exception) {
 
 static PyObject *or_none(PyObject *object) { return object != NULL ? object : Py_None; }
 
-static bool is_late(PyObject *object) {
-    return PyExceptionInstance_Check(object) && clone_exception_is_late(clone_builtin_exception(Py_TYPE(object)));
-}
-
 static int put_exception(encoder *e, PyObject *object) {
     PyBaseExceptionObject *exception = (PyBaseExceptionObject *)object;
     unsigned char *at = room_for(e, 2);
@@ -352,16 +396,41 @@ static int put_memoryview(encoder *e, PyObject *view) {
     return put_copy(e, view);
 }
 
-/* Fortran order, and not C order as well: it arrives as it was. */
-static bool is_transposed(PyObject *ndarray) {
+/* How many bytes an ndarray has, and whether it is in Fortran order, and not in C order as well: it arrives as it was. */
+static Py_ssize_t size_of_ndarray(PyObject *ndarray, bool *transposed) {
     Py_buffer view;
+    *transposed = false;
     if (PyObject_GetBuffer(ndarray, &view, PyBUF_STRIDES) < 0) { /* as it never fails for an ndarray of a plain dtype: C order then */
         PyErr_Clear();
-        return false;
+        return PY_SSIZE_T_MAX;
     }
-    const bool transposed = PyBuffer_IsContiguous(&view, 'F') && !PyBuffer_IsContiguous(&view, 'C');
+    const Py_ssize_t size = view.len;
+    *transposed = PyBuffer_IsContiguous(&view, 'F') && !PyBuffer_IsContiguous(&view, 'C');
     PyBuffer_Release(&view);
-    return transposed;
+    return size;
+}
+
+/* Of a worker's: the array that it lies in, as it is; new. NULL without an exception: in none. */
+static PyObject *array_lent(encoder *e, PyObject *ndarray) {
+    if (e->out->call == NULL || e->out->call->lent == NULL)
+        return NULL;
+    PyObject *helper = clone_helper(e->state, "lies_in");
+    PyObject *found = helper == NULL ? NULL : PyObject_CallFunctionObjArgs(helper, ndarray, e->out->call->lent, NULL);
+    Py_XDECREF(helper);
+    if (found == Py_None)
+        Py_CLEAR(found);
+    return found;
+}
+
+/* In C order, of `size` bytes. */
+static int put_elements(encoder *e, PyObject *ndarray, Py_ssize_t size) {
+    const bool few = e->out->call != NULL && size < e->out->call->shared_from;
+    SharedArrayObject *array = few ? NULL : (SharedArrayObject *)array_lent(e, ndarray);
+    if (array == NULL && !PyErr_Occurred())
+        array = array_from_object(e->state, ndarray, NULL);
+    int result = array == NULL ? -1 : few ? put_contents(e, array) : put_array(e, array);
+    Py_XDECREF((PyObject *)array);
+    return result;
 }
 
 static int put_ndarray(encoder *e, PyObject *ndarray) {
@@ -372,13 +441,14 @@ static int put_ndarray(encoder *e, PyObject *ndarray) {
     Py_XDECREF(plain);
     if (fine <= 0)
         return fine < 0 ? -1 : 2;
-    const bool transposed = is_transposed(ndarray);
+    bool transposed;
+    const Py_ssize_t size = size_of_ndarray(ndarray, &transposed);
     if (put_tag(e, transposed ? IST_CLONE_NDARRAY_F : IST_CLONE_NDARRAY) < 0)
         return -1;
     if (!transposed)
-        return put_copy(e, ndarray);
+        return put_elements(e, ndarray, size);
     PyObject *other = PyObject_GetAttrString(ndarray, "T");
-    int result = other == NULL ? -1 : put_copy(e, other);
+    int result = other == NULL ? -1 : put_elements(e, other, size);
     Py_XDECREF(other);
     return result;
 }
@@ -410,12 +480,7 @@ static int put_unknown(encoder *e, PyObject *object) {
                               PyLong_Check(object) || PyFloat_Check(object) || PyBytes_Check(object) || PyAnySet_Check(object)
                           ? "its class isn't the builtin one, and would be lost (isthmus.register_type, or fallback=\"pickle\")"
                           : "isthmus.register_type says how, or fallback=\"pickle\" pickles it");
-    PyObject *pickle = clone_helper(e->state, "pickled");
-    PyObject *parts = pickle == NULL ? NULL : PyObject_CallOneArg(pickle, object); /* (bytes, array, array …) */
-    PyObject *children = parts == NULL ? NULL : CHILDREN(parts);
-    Py_XDECREF(parts);
-    Py_XDECREF(pickle);
-    return put_children(e, IST_CLONE_PICKLE, children, LABEL_NONE);
+    return put_pickled(e, object);
 }
 
 /* 2: it is none of those that are known by their exact type. */
@@ -453,12 +518,30 @@ static int put_exact(encoder *e, PyObject *o) {
     return is < 0 ? -1 : is ? put_ndarray(e, o) : put_time(e, o);
 }
 
+/* Whether a class that is written in Python says how its instances are pickled. (What dataclass() adds to one with slots doesn't count.) */
+static bool says_how_to_pickle(encoder *e, PyTypeObject *type) {
+    PyTypeObject *builtin = type;
+    while (builtin->tp_flags & Py_TPFLAGS_HEAPTYPE)
+        builtin = builtin->tp_base;
+    for (size_t i = 0; i < CLONE_PICKLING_NAMES; i++) {
+        PyObject *found = _PyType_Lookup(type, e->state->clone.pickling[i]); /* borrowed from the class */
+        if (found == NULL || found == _PyType_Lookup(builtin, e->state->clone.pickling[i]))
+            continue;
+        PyObject *module = PyFunction_Check(found) ? PyFunction_GET_MODULE(found) : NULL;
+        if (module == NULL || !PyUnicode_CheckExact(module) || PyUnicode_CompareWithASCIIString(module, "dataclasses") != 0)
+            return true;
+    }
+    return false;
+}
+
 /* 2: neither, -1. */
 static int put_by_class(encoder *e, PyObject *o) {
     PyTypeObject *type = Py_TYPE(o);
     int is = clone_is_enum(type);
     if (is != 0)
         return is < 0 ? -1 : put_enum(e, o);
+    if ((e->flags & CLONE_PICKLE) && (type->tp_flags & Py_TPFLAGS_HEAPTYPE) && says_how_to_pickle(e, type))
+        return 2;
     if (PyExceptionInstance_Check(o))
         return put_exception(e, o);
     is = clone_is_namedtuple(type);

@@ -595,26 +595,38 @@ static void end(decoder *d) {
     for (size_t i = 0; i < d->nkept; i++)
         Py_XDECREF(d->kept[i].object);
     Py_XDECREF((PyObject *)d->checked);
+    Py_XDECREF(d->unpickling);
     PyMem_Free(d->open);
     PyMem_Free(d->later);
     PyMem_Free(d->kept);
 }
 
-PyObject *clone_decode(core_state *state, const void *bytes, size_t size, ist_message **messages, Py_ssize_t count, unsigned flags) {
-    decoder d = {.state = state, .flags = flags, .messages = messages, .narrays = count, .unsettled = SETTLED, .budget = BUDGET(size)};
-    if (ist_clone_open(&d.r, bytes, size) != 0) {
+static PyObject *decode(decoder *d, const void *bytes, size_t size) {
+    d->unsettled = SETTLED;
+    d->budget = BUDGET(size);
+    if (ist_clone_open(&d->r, bytes, size) != 0) {
         const unsigned char *at = bytes;
         if (size > IST_CLONE_HEAD && memcmp(at, "ISTC", 4) == 0 && at[4] != IST_CLONE_VERSION)
-            PyErr_Format(state->CloneError, "a clone of version %d; this isthmus reads version %d", at[4], IST_CLONE_VERSION);
+            PyErr_Format(d->state->CloneError, "a clone of version %d; this isthmus reads version %d", at[4], IST_CLONE_VERSION);
         else
-            PyErr_Format(state->CloneError, "not a clone: its %zu bytes don't begin as one", size);
+            PyErr_Format(d->state->CloneError, "not a clone: its %zu bytes don't begin as one", size);
         return NULL;
     }
-    PyObject *object = read_items(&d);
-    if (object != NULL && ist_clone_close(&d.r) != 0)
-        Py_SETREF(object, decode_refuse(&d, "bytes behind its end"));
+    PyObject *object = read_items(d);
+    if (object != NULL && ist_clone_close(&d->r) != 0)
+        Py_SETREF(object, decode_refuse(d, "bytes behind its end"));
     PyObject *raised = PyErr_GetRaisedException();
-    end(&d);
+    end(d);
     PyErr_SetRaisedException(raised);
     return object;
+}
+
+PyObject *clone_decode(core_state *state, const void *bytes, size_t size, ist_message **messages, Py_ssize_t count, unsigned flags) {
+    decoder d = {.state = state, .flags = flags, .messages = messages, .narrays = count};
+    return decode(&d, bytes, size);
+}
+
+PyObject *clone_decode_call(core_state *state, const void *bytes, size_t size, PyObject *arrays, PyObject *lent) {
+    decoder d = {.state = state, .flags = CLONE_TRUSTED, .arrays = arrays, .narrays = PyTuple_GET_SIZE(arrays), .lent = lent};
+    return decode(&d, bytes, size);
 }

@@ -60,8 +60,15 @@ static PyObject *step_of(const frame *f) {
 
 /* "$.jobs[3].callback": new; NULL with an exception. */
 static PyObject *path_of(const encoder *e) {
-    PyObject *path = PyUnicode_FromString("$");
-    for (size_t i = 0; path != NULL && i < e->depth; i++) {
+    const clone_call *call = e->out->call;
+    const size_t first = call != NULL && e->depth > 0; /* whose items have names */
+    PyObject *path = PyUnicode_FromString(first ? "" : "$");
+    if (path != NULL && first) {
+        const Py_ssize_t i = e->frames[0].next - 1;
+        if (i >= 0 && i < PyTuple_GET_SIZE(call->names))
+            Py_SETREF(path, Py_NewRef(PyTuple_GET_ITEM(call->names, i)));
+    }
+    for (size_t i = first; path != NULL && i < e->depth; i++) {
         if (i == PATH_ENDS && e->depth > 2 * PATH_ENDS) {
             i = e->depth - PATH_ENDS;
             PyUnicode_AppendAndDel(&path, PyUnicode_FromString(" ... "));
@@ -87,6 +94,16 @@ int refuse(encoder *e, const char *format, ...) {
     Py_XDECREF(why);
     Py_XDECREF(path);
     return -1;
+}
+
+void note_path(encoder *e) {
+    PyObject *raised = PyErr_GetRaisedException(), *path = path_of(e);
+    PyObject *note = path == NULL ? NULL : PyUnicode_FromFormat("It stands at %U.", path);
+    PyObject *done = note == NULL ? NULL : PyObject_CallMethod(raised, "add_note", "O", note);
+    Py_XDECREF(done);
+    Py_XDECREF(note);
+    Py_XDECREF(path);
+    PyErr_SetRaisedException(raised); /* instead of what failed here: it is the one to know */
 }
 
 static int changed(encoder *e, const char *what) {
@@ -539,6 +556,7 @@ static void end(encoder *e) {
     }
     if (e->memo != e->few_memo)
         PyMem_Free(e->memo);
+    Py_XDECREF(e->pickling);
 }
 
 int clone_write(core_state *state, PyObject *object, unsigned flags, clone_encoded *out) {
@@ -553,6 +571,7 @@ int clone_write(core_state *state, PyObject *object, unsigned flags, clone_encod
     e.memo = memset(e.few_memo, 0, sizeof e.few_memo);
     e.memo_mask = MEMO_FEW - 1;
     e.memo_count = 0;
+    e.pickling = NULL;
     wrote(&e, ist_clone_put_head(out->bytes));
     int result = walk_object(&e, object);
     if (result == 0)

@@ -178,6 +178,9 @@ typedef struct core_state {
         PyObject *getstate;  /* object.__getstate__ */
         PyObject *create;    /* object.__new__ */
         PyObject *fields;    /* "__dataclass_fields__" */
+        PyObject *module, *qualname; /* "__module__", "__qualname__" */
+#define CLONE_PICKLING_NAMES 4
+        PyObject *pickling[CLONE_PICKLING_NAMES]; /* "__reduce__" and others, by which a class says how it is pickled */
         PyObject *helpers;   /* isthmus._clone; NULL until it is needed */
         PyObject *datetime;  /* the datetime module's capsule; NULL until that is loaded */
         bool no_numpy;       /* it was looked for in vain: it refuses this interpreter, or isn't installed */
@@ -333,6 +336,9 @@ int transfer_check(SharedArrayObject *a); /* -1 with DetachedError or BufferErro
 
 /* xid.c: CPython's cross-interpreter data, one small file per signature family */
 int xid_register(core_state *state);
+
+/* python.c: the capsule of <isthmus/python.h> */
+int python_init(PyObject *module);
 
 /* worker.c: isthmus._core._Interpreter */
 int worker_init(PyObject *module, core_state *state);

@@ -300,7 +300,7 @@ static int core_exec(PyObject *module) {
         PyModule_AddFunctions(module, create_functions) < 0 || PyModule_AddFunctions(module, asarray_functions) < 0 ||
         PyModule_AddFunctions(module, memmap_functions) < 0 || PyModule_AddFunctions(module, dlpack_functions) < 0 ||
         PyModule_AddFunctions(module, arrow_functions) < 0 || atomics_init(module) < 0 || message_init(module, state) < 0 ||
-        clone_init(module, state) < 0 || worker_init(module, state) < 0)
+        clone_init(module, state) < 0 || python_init(module) < 0 || worker_init(module, state) < 0)
         return -1;
     return xid_register(state); /* last: from here on arrays may come in */
 }

@@ -1,4 +1,4 @@
-"""What structured clone (pybuffer/clone*.c) leaves to Python: some types of the standard library, numpy's scalars, and pickles.
+"""What structured clone (pybuffer/clone*.c) leaves to Python: some types of the standard library, numpy's scalars, names, pickles.
 
 Loaded when it is first needed. A type here has a name in messages, an encode and a decode function, as one that was given to
 ``isthmus.register_type()``; what a decode function gets may come from anywhere.
@@ -10,9 +10,22 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ._core import SharedArray
+from ._core import SharedArray, dtype
 
-__all__ = ["flags", "is_plain", "make_time", "of_name", "of_type", "pickled", "time_parts", "unpickled"]
+__all__ = [
+    "find",
+    "find_global",
+    "flags",
+    "imported",
+    "is_plain",
+    "lies_in",
+    "make_time",
+    "of_name",
+    "of_type",
+    "pickling",
+    "time_parts",
+    "unpickling",
+]
 
 Entry = tuple[str, Callable[[Any], Any], Callable[[Any], Any]]
 
@@ -191,24 +204,67 @@ def make_time(kind: int, data: bytes, item: Any) -> Any:
 
 
 def is_plain(ndarray: Any) -> bool:
-    """Whether elements arrive as what they are: numpy's own kinds, no objects, no metadata."""
-    from ._payload import _is_plain
+    """Whether elements arrive as what they are: numpy's own kinds, no objects, no titles or metadata that an array's dtype hasn't."""
+    theirs = ndarray.dtype
+    if theirs.kind in "biufc":
+        return bool(theirs.num < 256 and theirs.metadata is None)
+    if theirs.hasobject or theirs.metadata is not None or (theirs.kind == "V" and theirs.type.__name__ != "void"):
+        return False
+    try:
+        back: Any = dtype(theirs).__numpy_dtype__
+    except (TypeError, ValueError):
+        return False
+    return bool(back == theirs and back.fields == theirs.fields and back.isalignedstruct == theirs.isalignedstruct)
 
-    return _is_plain(ndarray.dtype)
+
+# ---- names in trusted messages -------------------------------------------------------------------------------------
+
+finder: Callable[[str, str], Any] | None = None  # in a worker: how it finds what its parent names
 
 
-def pickled(obj: object) -> tuple[Any, ...]:
-    """The bytes of obj's pickle and the arrays in it, which the bytes only have the numbers of."""
-    from ._payload import dumps
-
-    payload, arrays = dumps(obj)
-    return payload, *arrays
+def find(module: str, name: str) -> Any:
+    """The object of a dotted name in a module, which is imported if need be. ImportError, AttributeError."""
+    return (finder or imported)(module, name)
 
 
-def unpickled(parts: tuple[Any, ...]) -> Any:
-    from ._payload import Unpickler
+def imported(module: str, name: str) -> Any:
+    """The same where nobody knows better."""
+    if module == "__mp_main__" and module not in sys.modules:
+        module = "__main__"  # what a worker calls the script is called this here
+    found = _loaded(module, True)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
 
-    payload, *arrays = parts
-    for array in arrays:
-        _checked(array, SharedArray)
-    return Unpickler(payload, tuple(arrays)).load()
+
+def find_global(module: str, name: str) -> Any:
+    """The same, and None for what a module that is there hasn't; a worker tells more about it."""
+    try:
+        return find(module, name)
+    except AttributeError:
+        if finder is not None:
+            raise
+        return None
+
+
+# ---- pickles -------------------------------------------------------------------------------------------------------
+
+
+def pickling(*arguments: Any) -> Callable[[object], tuple[Any, ...]]:
+    """Makes the pickles of a message."""
+    from ._fallback import Pickling
+
+    return Pickling(*arguments)
+
+
+def unpickling(lent: list[SharedArray[Any]] | None) -> Callable[[tuple[Any, ...]], Any]:
+    """Loads the pickles of a message."""
+    from ._fallback import Unpickling
+
+    return Unpickling(lent)
+
+
+def lies_in(ndarray: Any, lent: list[SharedArray[Any]]) -> SharedArray[Any] | None:
+    from ._fallback import lies_in
+
+    return lies_in(ndarray, lent)

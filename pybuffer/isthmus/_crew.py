@@ -25,10 +25,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _worker
-from ._core import WorkerError
+from ._core import SharedArray, WorkerError
 
 if TYPE_CHECKING:
-    from . import _payload
+    Arrays = tuple[SharedArray[Any], ...]
 
 __all__ = ["BrokenWorkerPool", "Crew", "Died", "Engine", "Item", "Kind", "RemoteTraceback", "stop_all"]
 
@@ -64,7 +64,7 @@ class Engine(ABC):
         """Brings the worker up. If that fails nothing is left of it, and close() isn't called."""
 
     @abstractmethod
-    def call(self, payload: Any, arrays: _payload.Arrays) -> tuple[bool, Any]:
+    def call(self, payload: Any, arrays: Arrays) -> tuple[bool, Any]:
         """Has the worker do what Kind.pack packed: (True, result) or (False, exception). Raises nothing but Died."""
 
     @abstractmethod
@@ -81,7 +81,7 @@ class Kind(ABC):
     noun: str  # "worker interpreter"
 
     @abstractmethod
-    def pack(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, _payload.Arrays]:
+    def pack(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Arrays]:
         """What call() of an engine takes, as it is now: what changes later doesn't matter."""
 
     @abstractmethod
@@ -98,7 +98,7 @@ class Item:
 
     __slots__ = ("arrays", "future", "payload")
 
-    def __init__(self, future: concurrent.futures.Future[Any], payload: Any, arrays: _payload.Arrays) -> None:
+    def __init__(self, future: concurrent.futures.Future[Any], payload: Any, arrays: Arrays) -> None:
         self.future = future
         self.payload = payload
         self.arrays = arrays
@@ -122,7 +122,7 @@ class Crew:
     `lock` guards idle, workers, closed, broken and stopping; nothing waits while it is held.
     """
 
-    def __init__(self, kind: Kind, size: int, name: str, initial: tuple[Any, _payload.Arrays] | None) -> None:
+    def __init__(self, kind: Kind, size: int, name: str, initial: tuple[Any, Arrays] | None) -> None:
         self.kind = kind
         self.size = size
         self.name = name

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import _crew, _payload, _remote
+from . import _crew, _remote
 from ._core import _Interpreter
 
 __all__ = ["InterpreterKind"]
@@ -25,7 +25,7 @@ class InterpreterEngine(_crew.Engine):
     def start(self) -> None:
         self._interpreter = _Interpreter(self._setup)
 
-    def call(self, payload: bytes, arrays: _payload.Arrays) -> tuple[bool, Any]:
+    def call(self, payload: bytes, arrays: _crew.Arrays) -> tuple[bool, Any]:
         assert self._interpreter is not None
         try:
             return _remote.outcome(*self._interpreter.call(payload, arrays))
@@ -55,8 +55,8 @@ class InterpreterKind(_crew.Kind):
             import asyncio  # noqa: F401
             import hashlib  # noqa: F401
 
-    def pack(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, _payload.Arrays]:
-        return _remote.dumps_call((function, args, kwargs), self._main is None)
+    def pack(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, _crew.Arrays]:
+        return _remote.encode_call((function, args, kwargs), self._main is None, 0)
 
     def engine(self, name: str) -> InterpreterEngine:
         """The new worker first gets the same search path and arguments, and is told where to find the script."""

@@ -11,7 +11,6 @@ until it was read. What was sent to a worker that died is read here, which ends 
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import multiprocessing
 import os
@@ -27,14 +26,14 @@ from multiprocessing import resource_tracker, util
 from multiprocessing.connection import Connection
 from typing import Any
 
-from . import _crew, _numpy, _payload, _process_main, _remote
+from . import _crew, _numpy, _process_main, _remote
 from ._core import _count_copied, sweep
 
 __all__ = ["ProcessKind"]
 
 _log = logging.getLogger("isthmus")
 _spawn = multiprocessing.get_context("spawn")
-_Call = tuple[bool, bytes]  # whether under numpy_allocator(), and the pickled call
+_Call = tuple[bool, bytes]  # whether under numpy_allocator(), and the message
 
 
 def _pidfd(pid: int | None) -> int:
@@ -96,20 +95,20 @@ class ProcessEngine(_crew.Engine):
         if wanted is not None:
             self.send_signal(wanted)
 
-    def call(self, payload: _Call, arrays: _payload.Arrays) -> tuple[bool, Any]:
+    def call(self, payload: _Call, arrays: _crew.Arrays) -> tuple[bool, Any]:
         leased = b""
         try:
-            installed, pickled = payload
-            frame, leased = _payload.write_frame(pickled, arrays, bytes([installed]))
+            installed, message = payload
+            frame, leased = _process_main.write_frame(bytes([installed]), message, arrays)
             self._send(frame)
-            del pickled
-            del frame
-            reply = io.BytesIO(self._receive())
-            _count_copied(int.from_bytes(reply.read(_process_main.COPIED), "little"))
-            return _remote.outcome(*_payload.read_frame(reply))
+            del message, frame
+            head, reply, arrays = _process_main.read_frame(self._receive(), _process_main.REPLY_HEAD)
+            _count_copied(int.from_bytes(head[:8], "little"))
+            if not head[8]:
+                _end_leases(leased)
+            return _remote.outcome(reply, arrays)
         except _crew.Died:
-            with contextlib.suppress(Exception):
-                pickle.loads(leased)  # whatever the worker didn't read
+            _end_leases(leased)
             raise
         except BaseException as error:
             return False, error
@@ -209,9 +208,9 @@ class ProcessKind(_crew.Kind):
         self._main_by_value = _remote.main_source() is None
         _stop_before_multiprocessing()
 
-    def pack(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Call, _payload.Arrays]:
-        pickled, arrays = _remote.dumps_call((function, args, kwargs), self._main_by_value, ndarrays_shared=True)
-        return (_numpy.is_installed(), pickled), arrays
+    def pack(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Call, _crew.Arrays]:
+        message, arrays = _remote.encode_call((function, args, kwargs), self._main_by_value, _process_main.SHARED_FROM)
+        return (_numpy.is_installed(), message), arrays
 
     def engine(self, name: str) -> ProcessEngine:
         return ProcessEngine(name, self._main_by_value)
@@ -223,6 +222,12 @@ class ProcessKind(_crew.Kind):
         for engine in engines:
             if not engine.gone.wait(max(0, end - time.monotonic())):
                 engine.send_signal(signal.SIGKILL)
+
+
+def _end_leases(pickled: bytes) -> None:
+    """Of what the worker didn't read."""
+    with contextlib.suppress(Exception):
+        pickle.loads(pickled)
 
 
 def _exit_code(process: Any) -> int | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import builtins
 import os
 import sys
-from typing import Any, BinaryIO
+from typing import Any
 
-from . import _crew, _payload
-from ._core import WorkerError
+from . import _crew
+from ._core import WorkerError, _decode, _encode
 
-__all__ = ["dumps_call", "main_source", "outcome"]
+__all__ = ["encode_call", "main_source", "outcome"]
+
+_CALL = ("function", "args", "kwargs")
 
 
 def main_source() -> tuple[str, str] | None:
@@ -26,43 +28,36 @@ def main_source() -> tuple[str, str] | None:
     return ("path", os.path.abspath(path)) if path is not None and os.path.exists(path) else None
 
 
-def dumps_call(call: tuple[Any, ...], main_by_value: bool, ndarrays_shared: bool = False) -> tuple[bytes, _payload.Arrays]:
+def encode_call(call: tuple[Any, ...], main_by_value: bool, shared_from: int) -> tuple[bytes, _crew.Arrays]:
+    """The message of (function, args, kwargs), and the arrays that travel beside it. ndarrays of shared_from bytes and more do, too."""
     try:
-        return _payload.dumps(call, main_by_value, ndarrays_shared)
+        return _encode(call, _CALL, main_by_value, shared_from, None)
     except Exception as error:
         error.add_note(
-            "This is from pickling the call for a worker: functions go by name, so they must be importable or defined "
-            "at the top level of the script; arguments must be picklable."
+            "This is from sending the call to a worker: functions go by name, so they must be importable or defined "
+            "at the top level of the script; arguments must be of types that can be cloned (docs/clone.md) or pickled."
         )
         raise
 
 
-def outcome(reply: bytes | BinaryIO, arrays: _payload.Arrays) -> tuple[bool, Any]:
+def outcome(reply: bytes | memoryview, arrays: _crew.Arrays) -> tuple[bool, Any]:
     """(True, result) or (False, exception), of what _worker.handle() returned."""
     try:
-        done, value = _Unpickler(reply, arrays).load()
-        return done, value if done else _error(value, arrays)
+        done, value = _decode(reply, arrays, None)
+        return done, value if done else _error(*value)
     finally:
         # an exception's traceback keeps this frame: it must not keep the arrays
         del reply, arrays
 
 
-def _error(failure: tuple[bytes | None, str, str, str], arrays: _payload.Arrays) -> BaseException:
-    pickled, name, message, traceback = failure
+def _error(payload: bytes | None, arrays: _crew.Arrays, name: str, text: str, traceback: str) -> BaseException:
     error: object = None
-    if pickled is not None:
+    if payload is not None:
         try:
-            error = _Unpickler(pickled, arrays).load()
+            _, error = _decode(payload, arrays, None)
         except Exception:
-            pass  # many exception classes can be pickled but not unpickled: then as text
+            pass  # some exceptions can be sent but not received: then as text
     if not isinstance(error, Exception):
-        error = WorkerError(f"{name}: {message}" if message else name)
+        error = WorkerError(f"{name}: {text}" if text else name)
     error.__cause__ = _crew.RemoteTraceback(traceback)
     return error
-
-
-class _Unpickler(_payload.Unpickler):
-    def find_global(self, module: str, name: str) -> Any:
-        if module == "__mp_main__" and module not in sys.modules:
-            module = "__main__"  # the script's own name here
-        return super().find_global(module, name)

@@ -1,4 +1,4 @@
-"""Workers that are threads of this interpreter: for code that is in C most of the time, or waits. Nothing is pickled."""
+"""Workers that are threads of this interpreter: for code that is in C most of the time, or waits. Nothing is cloned or pickled."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import _crew, _numpy, _payload
+from . import _crew, _numpy
 from ._core import Transfer, WorkerError
 
 __all__ = ["ThreadKind"]
@@ -29,7 +29,7 @@ class ThreadEngine(_crew.Engine):
     def start(self) -> None:
         self.ident = threading.get_ident()
 
-    def call(self, payload: _Call, arrays: _payload.Arrays) -> tuple[bool, Any]:
+    def call(self, payload: _Call, arrays: _crew.Arrays) -> tuple[bool, Any]:
         calls = [payload]  # emptied by _call: an exception's traceback keeps this frame
         del payload
         with _numpy.as_submitted(calls[0][0]):
@@ -83,7 +83,7 @@ class ThreadEngine(_crew.Engine):
 class ThreadKind(_crew.Kind):
     noun = "worker thread"
 
-    def pack(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Call, _payload.Arrays]:
+    def pack(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Call, _crew.Arrays]:
         args = tuple(_arrived(value) for value in args)
         return (_numpy.is_installed(), function, args, {name: _arrived(value) for name, value in kwargs.items()}), ()
 

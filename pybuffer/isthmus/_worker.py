@@ -11,18 +11,26 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import _payload, _refused
+from . import _clone, _refused
+from ._core import _decode, _encode
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["NOT_IN_MAIN", "answer", "failure", "handle", "run_chunk", "start"]
+    from ._crew import Arrays
+
+    Dump = Callable[[tuple[Any, ...]], tuple[bytes, Arrays]]
+
+__all__ = ["NOT_IN_MAIN", "OUTCOME", "answer", "failure", "find", "handle", "run_chunk", "start"]
+
+OUTCOME = ("outcome", "result")  # what errors of sending one call its two items
 
 NOT_IN_MAIN = (
     "A worker runs the script again under another name than __main__: what is defined under "
     '`if __name__ == "__main__"`, or was typed in, isn\'t there.'
 )
 
+MAIN_NAMES = ("__main__", "__mp_main__")  # the script, and the script as a worker runs it again
 replaying = False  # the parent's script is being run again, so that its functions exist here
 
 _main_source: tuple[str, str] | None = None  # ("path", …), ("name", …); None: can't be run again
@@ -33,6 +41,7 @@ def start(main_source: tuple[str, str] | None) -> None:
     """Says where the parent's ``__main__`` can be found. It is run when the first task needs something of it."""
     global _main_source
     _main_source = main_source
+    _clone.finder = find
     atexit.register(_forget_thread)
 
 
@@ -47,30 +56,38 @@ def _forget_thread() -> None:
         del known._track_dummy_thread_ref
 
 
-def handle(payload: bytes, arrays: _payload.Arrays) -> tuple[bytes, _payload.Arrays]:
-    """Runs one call. The outcome is a payload of ``(True, result)``, or of ``(False, failure)``, see failure()."""
-    call = [_Unpickler(payload, arrays)]
+def handle(payload: bytes, arrays: Arrays) -> tuple[bytes, Arrays]:
+    """Runs one call. What comes back is a message of ``(True, result)``, or of ``(False, failure)``, see failure()."""
+    calls = [(payload, arrays)]
     del payload, arrays
-    return answer(lambda: call.pop().load(), _dumps)
+    return answer(lambda: _decode(*calls.pop(), None), _dump)
 
 
-def _dumps(obj: object) -> tuple[bytes, _payload.Arrays]:
-    return _payload.dumps(obj, _main_source is None)
+def _dump(outcome: tuple[Any, ...]) -> tuple[bytes, Arrays]:
+    return _encode(outcome, OUTCOME, _main_source is None, 0, None)
 
 
-def answer(load: Callable[[], Any], dump: Callable[[object], tuple[bytes, _payload.Arrays]]) -> tuple[bytes, _payload.Arrays]:
+def answer(load: Callable[[], Any], dump: Dump) -> tuple[bytes, Arrays]:
     """Runs the call that load() returns; the outcome is what dump() makes of it. load() keeps nothing of the call."""
     try:
-        function, args, kwargs = load()
+        function, args, kwargs = _loaded(load)
         result = function(*args, **kwargs)
         del function, args, kwargs  # what only the call needed is let go before anybody hears of its end
         try:
             return dump((True, result))
         except Exception as error:
-            error.add_note("The task was done; this is from pickling its result.")
+            error.add_note("The task was done; this is from sending its result.")
             raise
     except BaseException as error:
         return failure(error, dump)
+
+
+def _loaded(load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except ImportError as error:
+        error.add_note("This is from receiving the call in the worker. If an argument is a number of numpy's, send x.item().")
+        raise
 
 
 def run_chunk(function: Any, chunk: tuple[tuple[Any, ...], ...]) -> list[Any]:
@@ -78,23 +95,12 @@ def run_chunk(function: Any, chunk: tuple[tuple[Any, ...], ...]) -> list[Any]:
     return [function(*args) for args in chunk]
 
 
-class _Unpickler(_payload.Unpickler):
-    def load(self) -> Any:
-        try:
-            return super().load()
-        except ImportError as error:
-            error.add_note(
-                "This is from unpickling the call in the worker. If an argument is an ndarray, send a SharedArray: isthmus.array(x)."
-            )
-            raise
-
-    def find_global(self, module: str, name: str) -> Any:
-        if module in _payload.MAIN_NAMES:
-            return _find_in_main(name)
-        return _refused.find(module, name)
-
-
 # ---- the parent's script -------------------------------------------------------------------------------------------
+
+
+def find(module: str, name: str) -> Any:
+    """What a message from the parent names."""
+    return _find_in_main(name) if module in MAIN_NAMES else _refused.find(module, name)
 
 
 def _find_in_main(name: str) -> Any:
@@ -145,28 +151,40 @@ def _replay_main() -> Any:
 # ---- failures ------------------------------------------------------------------------------------------------------
 
 
-def failure(error: BaseException, dump: Callable[[object], tuple[bytes, _payload.Arrays]]) -> tuple[bytes, _payload.Arrays]:
-    """A payload of ``(False, (pickled exception or None, type name, message, traceback text))``, and its arrays."""
+def failure(error: BaseException, dump: Dump) -> tuple[bytes, Arrays]:
+    """A message of ``(False, (message of the exception or None, its arrays, type name, text, traceback))``.
+
+    The exception is a message of its own, since it may be one that can be sent but not received.
+    """
     explained = _refused.explain(error) if isinstance(error, ImportError) else None
     if explained is not None:
         explained.__cause__ = error
+        for note in getattr(error, "__notes__", ()):
+            explained.add_note(note)
         error = explained
     kind = type(error)
     module = kind.__module__.replace("__mp_main__", "__main__")
     name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
-    pickled: bytes | None = None
-    arrays: _payload.Arrays = ()
-    if isinstance(error, Exception):
-        # BaseExceptions would end the thread that waits for the result: they go as text
-        try:
-            pickled, arrays = dump(error)
-        except Exception:
-            pass  # as text
+    traceback = _traceback(error)
     try:
-        message = str(error)
+        text = str(error)
     except Exception:
-        message = "<no message: its __str__ failed>"
-    return _payload.dumps((False, (pickled, name, message, _traceback(error))))[0], arrays
+        text = "<no message: its __str__ failed>"
+    # BaseExceptions would end the thread that waits for the result: they go as text
+    payload, arrays = _dump_exception(error, dump) if isinstance(error, Exception) else (None, ())
+    return dump((False, (payload, arrays, name, text, traceback)))
+
+
+def _dump_exception(error: Exception, dump: Dump) -> tuple[bytes | None, Arrays]:
+    try:
+        return dump((False, error))
+    except Exception:
+        pass
+    error.__cause__ = error.__context__ = None  # it may be one of these that can't be sent; the traceback tells of them
+    try:
+        return dump((False, error))
+    except Exception:
+        return None, ()  # as text
 
 
 def _traceback(error: BaseException) -> str:

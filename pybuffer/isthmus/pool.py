@@ -39,14 +39,15 @@ class WorkerPool(concurrent.futures.Executor):
     max_workers: how many at most; default: the number of CPUs this process may use. They are started as they are needed,
         and stay until the pool is shut down.
     kind: "interpreter": of this process, each with a GIL of its own; numpy can't be imported there. "process": numpy can;
-        ndarrays arrive as ndarrays, by one copy. "thread": of this interpreter; nothing is pickled.
+        ndarrays arrive as ndarrays, by one copy. "thread": of this interpreter; nothing is cloned.
     initializer, initargs: called in each worker before its first task. If it fails, the pool is broken.
     thread_name_prefix: of the threads here, one per worker; worker processes have the same names.
 
     Functions go by name: they must be importable, or defined in the script that runs. A worker runs that script
     again, under another name than ``__main__`` and not before a task needs it. SharedArrays, wherever they are in
-    arguments, results and exceptions, go by reference; everything else is pickled. An exception of a task comes back
-    as itself, with the remote traceback as its cause, or as WorkerError if it can't be pickled or isn't an Exception.
+    arguments, results and exceptions, go by reference; everything else is a structured clone, or pickled where there is no
+    other way. An exception of a task comes back as itself, with the remote traceback as its cause, or as WorkerError if it
+    can't be sent or isn't an Exception.
 
     Leaving a ``with`` block waits for what was submitted; leaving it by KeyboardInterrupt, SystemExit or asyncio's
     CancelledError terminates the workers.
@@ -81,7 +82,7 @@ class WorkerPool(concurrent.futures.Executor):
     def submit[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Has a worker call ``fn(*args, **kwargs)``; returns its future.
 
-        The call is pickled before submit returns. If that fails, the future has the error.
+        The call is cloned before submit returns. If that fails, the future has the error.
         Errors: RuntimeError after shutdown, BrokenWorkerPool (a RuntimeError) if the pool is broken.
         """
         crew = self._crew

@@ -18,17 +18,42 @@ class Parcel:
 
 
 class Picky(Exception):
-    """Can be pickled, but not unpickled."""
+    """Can be pickled, but not unpickled; cloned it is what it was."""
 
     def __init__(self, one, two):
         super().__init__(one)
 
 
 class Stubborn(Exception):
-    """Can't even be pickled."""
+    """Can't be pickled, and says itself how: so it isn't cloned by its parts."""
 
     def __reduce__(self):
         raise TypeError("not me")
+
+
+class Unmakeable(Exception):
+    """Can be sent, but not received."""
+
+    def __reduce__(self):
+        return divide, (1, 0)
+
+
+class Plain:
+    """Nothing that structured clone knows."""
+
+    def __init__(self, content):
+        self.content = content
+
+
+@dataclasses.dataclass
+class Stateful:
+    """Says what of it is sent."""
+
+    a: object
+    lock: object = dataclasses.field(default_factory=threading.Lock)
+
+    def __getstate__(self):
+        return {"a": self.a, "lock": None}
 
 
 class Last(BaseException):
@@ -84,7 +109,14 @@ def divide(a, b):
 
 
 def fail(kind, *args):
-    raise {"picky": Picky, "stubborn": Stubborn, "last": Last, "exit": SystemExit, "interrupt": KeyboardInterrupt}[kind](*args)
+    raise {
+        "unmakeable": Unmakeable,
+        "picky": Picky,
+        "stubborn": Stubborn,
+        "last": Last,
+        "exit": SystemExit,
+        "interrupt": KeyboardInterrupt,
+    }[kind](*args)
 
 
 def chain():
@@ -92,6 +124,13 @@ def chain():
         divide(1, 0)
     except ZeroDivisionError as error:
         raise KeyError("outer") from error
+
+
+def fail_over_a_lock():
+    try:
+        raise RuntimeError("locked", threading.Lock())
+    except RuntimeError:
+        raise KeyError("outer")  # noqa: B904 the context is what this is about
 
 
 def fail_with(x):

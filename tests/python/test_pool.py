@@ -4,6 +4,7 @@ test_pool_kinds.py."""
 import array
 import asyncio
 import concurrent.futures
+import functools
 import gc
 import os
 import sys
@@ -43,7 +44,7 @@ def pool(kind):
         yield pool
 
 
-elsewhere = pytest.mark.parametrize("kind", ["interpreter", "process"], indirect=True)  # where calls are pickled
+elsewhere = pytest.mark.parametrize("kind", ["interpreter", "process"], indirect=True)  # where calls are messages
 
 
 def test_it_is_an_executor(pool):
@@ -168,7 +169,7 @@ def test_an_exception_comes_back_with_its_traceback(pool):
 @pytest.mark.parametrize(
     ("task", "text"),
     [
-        (("picky", 1, 2), "pool_tasks.Picky: 1"),
+        (("unmakeable", 1), "pool_tasks.Unmakeable: 1"),
         (("stubborn", "x"), "pool_tasks.Stubborn: x"),
         (("last", "y"), "pool_tasks.Last: y"),
         (("exit", 3), "SystemExit: 3"),
@@ -184,19 +185,69 @@ def test_exceptions_that_cannot_come_back(kind, task, text):
 
 
 @elsewhere
-def test_a_result_that_cannot_be_pickled(pool):
+def test_exceptions_come_back_as_they_are(pool):
+    picky = pool.submit(tasks.fail, "picky", 1, 2).exception(DEADLINE)
+    assert type(picky) is tasks.Picky and picky.args == (1,), "its __init__ isn't run again"
+    chained = pool.submit(tasks.chain).exception(DEADLINE)
+    assert type(chained) is KeyError and type(chained.__context__) is ZeroDivisionError
+    lock = pool.submit(tasks.fail_over_a_lock).exception(DEADLINE)
+    assert type(lock) is KeyError and lock.__context__ is None, "what it was raised over can't be sent, so it comes without"
+    assert "RuntimeError: ('locked'" in str(lock.__cause__)
+
+
+@elsewhere
+def test_what_can_only_be_pickled(pool):
+    """Each by itself, but what two of them share is shared there; what a class says of its pickles is done; its arrays by reference."""
+    a = ist.zeros(3)
+    shared = tasks.Plain([1])
+    x, y, twice = pool.submit(tasks.identity, (tasks.Plain(shared), tasks.Plain(shared), [shared, a])).result(DEADLINE)
+    assert type(x) is tasks.Plain and x.content is y.content is twice[0] and twice[1].segment.id == a.segment.id
+    stateful = pool.submit(tasks.identity, tasks.Stateful(a)).result(DEADLINE)
+    assert stateful.lock is None and stateful.a.segment.id == a.segment.id
+    assert pool.submit([1, 2, 1].count, 1).result(DEADLINE) == 2, "a builtin method"
+    assert pool.submit(functools.partial(tasks.divide, 8), b=2).result(DEADLINE) == 4
+
+
+@elsewhere
+def test_long_messages(pool):
+    """What is long travels as an array; nothing of it stays."""
+    words = [f"{i:>100}" for i in range(20_000)]
+    assert pool.submit(tasks.identity, words).result(DEADLINE) == words
+    content = os.urandom(3 << 20)
+    assert pool.submit(tasks.identity, {"content": content}).result(DEADLINE) == {"content": content}
+    until(lambda: ist.segments() == [])
+
+
+@elsewhere
+def test_deep_and_wide_data(pool):
+    deep = []
+    for i in range(100_000):
+        deep = [deep, i]
+    back = pool.submit(tasks.identity, deep).result(DEADLINE)
+    for i in reversed(range(100_000)):
+        back, number = back
+        assert number == i
+    cycle = {"values": list(range(100_000)), "names": {f"k{i}": (i, None) for i in range(10_000)}}
+    cycle["self"] = cycle
+    back = pool.submit(tasks.identity, cycle).result(DEADLINE)
+    assert back["self"] is back and back["values"] == cycle["values"] and back["names"] == cycle["names"]
+
+
+@elsewhere
+def test_a_result_that_cannot_be_sent(pool):
     error = pool.submit(tasks.unpicklable).exception(DEADLINE)
-    assert isinstance(error, TypeError) and "pickling its result" in "".join(error.__notes__)
+    assert isinstance(error, TypeError) and "sending its result" in "".join(error.__notes__) and "at result." in "".join(error.__notes__)
 
 
 @elsewhere
 @pytest.mark.parametrize("argument", [(i for i in ()), threading.Lock()], ids=["generator", "lock"])
-def test_a_call_that_cannot_be_pickled(pool, argument):
+def test_a_call_that_cannot_be_sent(pool, argument):
     a = ist.zeros(3)
     future = pool.submit(tasks.identity, [a, argument])
     assert future.done(), "nothing was sent"
     error = future.exception()
-    assert "pickling the call" in "".join(error.__notes__)
+    assert isinstance(error, TypeError)
+    assert "at args[0][1]." in error.__notes__[0] and "sending the call" in error.__notes__[1]
     del future, error
     assert a.owners == 1
     assert pool.submit(tasks.divide, 4, 2).result(DEADLINE) == 2

@@ -6,6 +6,7 @@ import signal
 import threading
 
 import isthmus as ist
+import pool_tasks
 import pytest
 from processes import SANITIZED, heap_pages, poll
 from scripts import finish, run, start, write
@@ -144,13 +145,18 @@ def test_an_exception_may_carry_an_ndarray(pool):
     assert type(error) is ValueError and error.args[1][-1] == BIG - 1
 
 
-def test_an_interpreter_is_told_to_be_a_process(copies):
+def test_an_interpreter_gets_the_array(copies):
+    """Where numpy can't be imported an ndarray arrives as what it lies in: also inside of what is pickled."""
     x = np.arange(100.0)
     with ist.WorkerPool(1) as pool:
+        back = pool.submit(pool_tasks.identity, [x, x.reshape(10, 10).T, pool_tasks.Plain(x)]).result(DEADLINE)
+        assert [type(one) for one in (back[0], back[1], back[2].content)] == [ist.SharedArray] * 3
+        assert copies() == 3 * x.nbytes
+        assert back[1].strides == (8, 80) and np.array_equal(back[1], x.reshape(10, 10).T)
+        assert np.array_equal(back[0], x) and np.array_equal(back[2].content, x)
         with pytest.raises(ImportError, match='numpy can\'t be used in an own-GIL interpreter: use kind="process"') as caught:
-            pool.submit(tasks.describe, x).result(DEADLINE)
-        assert copies() == 800
-        assert "isthmus.array(x)" in "".join(caught.value.__notes__)
+            pool.submit(pool_tasks.identity, x[5]).result(DEADLINE)
+        assert "x.item()" in "".join(caught.value.__notes__)
 
 
 # ---- processes that end --------------------------------------------------------------------------------------------
