@@ -76,6 +76,9 @@ PyObject *clone_decode_call(core_state *state, const void *bytes, size_t size, P
 /* isthmus.register_type(); -1 with an exception: TypeError for what isn't a class, or isn't callable, ValueError for a class of isthmus's own. */
 int clone_register_type(core_state *state, PyObject *class, PyObject *encode, PyObject *decode);
 
+/* What fallback= says, into flags; NULL: it wasn't given. -1 with ValueError. */
+int clone_parse_fallback(PyObject *fallback, unsigned *flags);
+
 int clone_init(PyObject *module, core_state *state);
 int clone_traverse(core_state *state, visitproc visit, void *arg);
 void clone_fini(core_state *state);

@@ -129,7 +129,8 @@ int ist_queue_open(ist_segment s, ist_queue **out) {
     }
     q->segment = s;
     q->epoch = ist_epoch();
-    atomic_store_explicit(&q->fd, -1, memory_order_relaxed); /* relaxed, here and below: nobody else has it */
+    for (int i = 0; i < ISTI_SIDES; i++) /* relaxed, here and below: nobody else has it */
+        atomic_store_explicit(&q->sides[i].fd, -1, memory_order_relaxed);
     for (int i = 0; i < 3; i++)
         atomic_store_explicit(&q->spin[i], SPIN_FIRST, memory_order_relaxed);
     *out = q;
@@ -429,7 +430,7 @@ static int fill(struct ist_queue *q, const struct outgoing *o, uint64_t t) {
     atomic_exchange_explicit(&slot->word, isti_slot_word(t, ISTI_SLOT_FULL, 0), memory_order_seq_cst);
     IST_POINT(PUT_FULL);
     isti_event_wake_one(&q->view.ring->not_empty);
-    isti_listen_put(&q->view);
+    isti_listen_happened(&q->view, IST_QUEUE_MESSAGES);
     IST_POINT(PUT_WOKEN);
     return 0;
 }
@@ -450,6 +451,21 @@ int ist_queue_put(ist_queue *q, const ist_queue_message *message, uint64_t deadl
     if (!ist_segment_is_null(o.list))
         ist_segment_release(o.list);
     return error;
+}
+
+int ist_queue_await_room(ist_queue *q, uint64_t deadline, ist_waiter *waiter) {
+    if (!is_usable(q))
+        return -ENOTRECOVERABLE;
+    while (!has_room(&q->view)) {
+        if (isti_listen_clear(q, IST_QUEUE_ROOM) && has_room(&q->view))
+            break;
+        int error = suspect_head(q);
+        if (error == 0)
+            error = deadline == 0 ? -ETIMEDOUT : wait_turn(q, &q->view.ring->not_full, has_room, SPIN_PUT, deadline, waiter);
+        if (error < 0)
+            return would_wait(error, deadline);
+    }
+    return 0;
 }
 
 /* ---- getting */
@@ -479,6 +495,7 @@ static bool advance(struct ist_queue *q, uint64_t h) {
 static void has_advanced(struct ist_queue *q, uint64_t h) {
     isti_ring_punch(&q->view, h + 1);
     isti_event_wake_one(&q->view.ring->not_full);
+    isti_listen_happened(&q->view, IST_QUEUE_ROOM);
     IST_POINT(GET_WOKEN);
 }
 
@@ -585,10 +602,11 @@ int ist_queue_get(ist_queue *q, ist_queue_message *out, uint64_t deadline, ist_w
         const bool shut = is_shut(&q->view);
         uint64_t written = 0;
         int error = try_get(q, out, &written);
-        if (error == -EAGAIN && !shut && isti_listen_clear(q)) { /* and once more, for a message that was told in between */
+        if (error == -EAGAIN && !shut &&
+            isti_listen_clear(q, IST_QUEUE_MESSAGES)) { /* and once more, for a message that was told in between */
             error = try_get(q, out, &written);
             if (error != -EAGAIN)
-                isti_listen_put(&q->view); /* there may be more */
+                isti_listen_happened(&q->view, IST_QUEUE_MESSAGES); /* there may be more */
         }
         if (error != -EAGAIN && error != -EBUSY)
             return error;
@@ -620,6 +638,10 @@ int ist_queue_get(ist_queue *q, ist_queue_message *out, uint64_t deadline, ist_w
 
 static bool all_done(const struct isti_ring_view *v) { return isti_ring_unfinished(v) == 0; }
 
+bool isti_queue_has_happened(const struct isti_ring_view *v, ist_queue_side side) {
+    return side == IST_QUEUE_MESSAGES ? isti_queue_is_waiting(v) : side == IST_QUEUE_ROOM ? has_room(v) : all_done(v);
+}
+
 int ist_queue_task_done(ist_queue *q) {
     if (!is_usable(q))
         return -ENOTRECOVERABLE;
@@ -631,8 +653,11 @@ int ist_queue_task_done(ist_queue *q) {
         /* seq_cst: before the look whether join waits; release: what was done is seen by who joins */
     } while (!atomic_compare_exchange_weak_explicit(done, &now, now + 1, memory_order_seq_cst, memory_order_relaxed));
     IST_POINT(DONE_COUNTED);
-    if (all_done(&q->view) && isti_event_awaited(&q->view.ring->all_done))
-        isti_event_wake_all(&q->view.ring->all_done);
+    if (all_done(&q->view)) {
+        if (isti_event_awaited(&q->view.ring->all_done))
+            isti_event_wake_all(&q->view.ring->all_done);
+        isti_listen_happened(&q->view, IST_QUEUE_DONE);
+    }
     return 0;
 }
 
@@ -640,6 +665,8 @@ int ist_queue_join(ist_queue *q, uint64_t deadline, ist_waiter *waiter) {
     if (!is_usable(q))
         return -ENOTRECOVERABLE;
     while (!all_done(&q->view)) {
+        if (isti_listen_clear(q, IST_QUEUE_DONE) && all_done(&q->view))
+            break;
         int error = suspect_head(q); /* what was never put isn't waited for */
         if (error > 0)
             continue;
@@ -690,7 +717,8 @@ int ist_queue_shutdown(ist_queue *q, bool immediate) {
     isti_event_wake_all(&ring->not_empty);
     isti_event_wake_all(&ring->not_full);
     isti_event_wake_all(&ring->all_done);
-    isti_listen_put(&q->view);
+    for (ist_queue_side side = 0; side < ISTI_SIDES; side++)
+        isti_listen_happened(&q->view, side);
     return error;
 }
 

@@ -15,11 +15,12 @@ from types import FunctionType
 from typing import Any, cast
 
 from . import _clone
-from ._core import SharedArray, Transfer, _count_copied, array
+from ._core import Queue, SharedArray, Transfer, _count_copied, array
 
 __all__ = ["Pickling", "Unpickling", "lies_in"]
 
 _NEVER = 1 << 62
+_BY_REFERENCE = (SharedArray, Queue)  # what an interpreter's handle is of, and the message has another of
 _MAIN_NAMES = ("__main__", "__mp_main__")  # the script, and the script as a worker runs it again
 
 
@@ -59,8 +60,8 @@ class Unpickling:
 
     def __call__(self, parts: tuple[Any, ...]) -> Any:
         payload, *arrays = parts
-        if not all(type(one) is SharedArray for one in arrays):
-            raise TypeError("a pickle with something else than arrays beside it")
+        if not all(type(one) in _BY_REFERENCE for one in arrays):
+            raise TypeError("a pickle with something else than arrays and the like beside it")
         self._arrays.extend(arrays)
         self._file.seek(0)
         self._file.truncate()
@@ -120,7 +121,7 @@ class _Collected:
 
     def reduce(self, obj: Any) -> Any:
         kind = type(obj)
-        if kind is SharedArray:
+        if kind in _BY_REFERENCE:
             self.arrays.append(obj._handle())  # the message's own: the sender may release its own at once
             return _array, (len(self.arrays) - 1,)
         if kind is Transfer:
