@@ -350,6 +350,7 @@ int transfer_check(SharedArrayObject *a); /* -1 with DetachedError or BufferErro
 
 /* xid.c: CPython's cross-interpreter data, one small file per signature family */
 int xid_register(core_state *state);
+const char *xid_describe(void); /* whether it is registered, and why not; a static text */
 
 /* python.c: the capsule of <isthmus/python.h> */
 int python_init(PyObject *module);

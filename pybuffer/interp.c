@@ -15,6 +15,7 @@
  *   A block is joined, never replaced, while its interpreter lives: a module imported a second time shares it.
  *   Blocks are pushed on `blocks` and never leave it, so that reading the statistics takes no lock (nor finds one taken after a fork).
  */
+#include "debug.h"
 #include "shareable.h"
 
 #include <stdlib.h>
@@ -187,6 +188,8 @@ int block_add(ist_block *block, SharedArrayObject *root) {
         add_roots(block, 1);
     }
     shard_unlock(shard);
+    if (!closed)
+        debug_made(root);
     return closed ? raise_closed() : 0;
 }
 
@@ -202,6 +205,7 @@ void block_remove(SharedArrayObject *root) {
         shard_unlink(shard, root);
     shard_unlock(shard);
     if (here) {
+        debug_gone(root);
         add_roots(block, -1);
         block_release(block);
     }
@@ -238,6 +242,8 @@ int block_add_handle(ist_block *block, SharedHandle *h) {
         add_roots(block, 1);
     }
     handles_unlock(block);
+    if (!closed)
+        debug_made(h);
     return closed ? raise_closed() : 0;
 }
 
@@ -260,6 +266,7 @@ void block_remove_handle(SharedHandle *h) {
     }
     handles_unlock(block);
     if (here) {
+        debug_gone(h);
         add_roots(block, -1);
         block_release(block);
     }
@@ -295,8 +302,27 @@ static void handles_sweep(ist_block *block) {
     }
 }
 
+/* What is left at the end of an interpreter, if anybody wants to know. */
+static void block_report(ist_block *block) {
+    const int64_t id = PyInterpreterState_GetID(PyInterpreterState_Get());
+    bool first = true;
+    for (int i = 0; i < SHARDS; i++)
+        for (SharedArrayObject *root = block->shards[i].head; root != NULL; root = root->next)
+            if (root->segment.slot != NULL && root->epoch == ist_epoch()) {
+                debug_report(root, "SharedArray", root->segment, id, first);
+                first = false;
+            }
+    for (SharedHandle *h = block->handles.head; h != NULL; h = h->next)
+        if (h->own != NULL && h->epoch == ist_epoch()) {
+            debug_report(h, shareables[h->kind].name, h->segment, id, first);
+            first = false;
+        }
+}
+
 static void block_sweep(ist_block *block) {
     atomic_store_explicit(&block->closed, true, memory_order_relaxed); /* relaxed: the GIL orders it, or no other thread is left */
+    if (debug_is_on())
+        block_report(block);
     for (int i = 0; i < SHARDS; i++)
         shard_sweep(block, &block->shards[i]);
     handles_sweep(block);

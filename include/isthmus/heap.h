@@ -38,7 +38,8 @@ typedef struct ist_options {
 } ist_options;
 
 /* Sets options for the process; before the first segment only, and not from a destructor.
- * ISTHMUS_HEAP_SIZE (bytes, with optional K, M, G or T) and ISTHMUS_HOUSEKEEPER=0 in the environment give the defaults.
+ * ISTHMUS_HEAP_SIZE (bytes, with optional K, M, G or T) and ISTHMUS_HOUSEKEEPER=0 in the environment give the defaults. With ISTHMUS_DEBUG=1
+ * memory is overwritten with 0xdd when it is freed (its first MiB).
  * Errors: -EBUSY after the first segment was made, -EINVAL for a heap_size below 1 MiB, limits out of their ranges, an unknown flag or a reserved field that isn't 0,
  * -ENOTRECOVERABLE (in a child made without fork handlers). */
 IST_MUST_CHECK IST_API int ist_configure(const ist_options *options);

@@ -47,7 +47,11 @@ def test_cross_interpreter_data() -> None:
     q = ist.Queue[Any](3)
     with Interpreter() as other, Channel() as channel:
         channel.put(q)
-        other.run(CARRIED + channel.there + "\nimport isthmus as ist; q = get(); q.put([q, ist.array([5])])\nassert q.maxsize == 3; put(ist.Queue(4))")
+        other.run(
+            CARRIED
+            + channel.there
+            + "\nimport isthmus as ist; q = get(); q.put([q, ist.array([5])])\nassert q.maxsize == 3; put(ist.Queue(4))"
+        )
         same, a = q.get()
         assert same == q and a.tolist() == [5]
         theirs = channel.get()
@@ -138,9 +142,11 @@ def test_a_child_of_an_interpreters_thread_gives_the_others_handles_up() -> None
 def test_an_interpreter_that_ends_gives_back_what_leaked() -> None:
     with Interpreter() as other:
         other.run(
-            CARRIED + "import isthmus as ist, ctypes, builtins; q = ist.Queue(); q.put([1] * 99); ctypes.pythonapi.Py_IncRef(ctypes.py_object(q))"
+            CARRIED
+            + "import isthmus as ist, ctypes, builtins; q = ist.Queue(); q.put([1] * 99); ctypes.pythonapi.Py_IncRef(ctypes.py_object(q))"
             if VERSION < (3, 13)
-            else CARRIED + "import isthmus as ist, builtins, os; q = builtins.q = ist.Queue(); q.put([1] * 99); os.register_at_fork(before=q.put)"
+            else CARRIED
+            + "import isthmus as ist, builtins, os; q = builtins.q = ist.Queue(); q.put([1] * 99); os.register_at_fork(before=q.put)"
         )
         assert len(ist.segments()) == 1
     assert not ist.segments()
@@ -178,7 +184,7 @@ def test_terminate_wakes_a_worker_that_waits() -> None:
             time.sleep(0.001)  # rule exception: between two looks
         workers.shutdown(wait=False, cancel_futures=True)
         workers.terminate_workers()
-        with pytest.raises(Exception):  # noqa: B017, PT011
+        with pytest.raises(Exception):  # noqa: B017
             done.result(timeout=60)
         workers.shutdown()
         assert time.monotonic() - begin < 60
@@ -244,7 +250,10 @@ def test_interpreters_that_end_at_any_moment() -> None:
     thread.start()
     for round_ in range(3):
         with pool("interpreter", 2) as workers:
-            assert {w.result() for w in [workers.submit(queue_tasks.produce, q, 2 * round_ + k, 50) for k in range(2)]} == {2 * round_, 2 * round_ + 1}
+            assert {w.result() for w in [workers.submit(queue_tasks.produce, q, 2 * round_ + k, 50) for k in range(2)]} == {
+                2 * round_,
+                2 * round_ + 1,
+            }
     q.shutdown()
     thread.join(60)
     stop.set()
@@ -280,5 +289,3 @@ def test_a_mapped_file_is_opened_again(tmp_path: Any) -> None:
             one.run("a = q.get()['a']; a[0] = 74")
             assert a.tobytes() == b"Jello" and one("a.segment.kind") == "file"
             one.run("q.release(); a.release()")
-
-
