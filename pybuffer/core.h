@@ -165,7 +165,7 @@ static inline SharedArrayObject *array_root(SharedArrayObject *a) { return a->ro
 /* ---- module.c ------------------------------------------------------------------------------------------------------------------ */
 
 typedef struct core_state {
-    PyTypeObject *array_type, *dtype_type, *worker_type, *transfer_type;
+    PyTypeObject *array_type, *dtype_type, *worker_type, *transfer_type, *wait_type;
     PyObject *Error, *SegmentGoneError, *DetachedError, *WorkerError, *CloneError; /* made in module exec */
     DTypeObject *dtypes[IST_NUMBERS]; /* the native numbers */
     PyObject *known;                  /* dict: spec -> dtype, some of the others */

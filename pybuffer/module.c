@@ -315,6 +315,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->dtype_type);
     Py_VISIT(state->worker_type);
     Py_VISIT(state->transfer_type);
+    Py_VISIT(state->wait_type);
     Py_VISIT(state->info_type);
     Py_VISIT(state->Error);
     Py_VISIT(state->SegmentGoneError);
@@ -339,6 +340,7 @@ static int core_clear(PyObject *module) {
     Py_CLEAR(state->dtype_type);
     Py_CLEAR(state->worker_type);
     Py_CLEAR(state->transfer_type);
+    Py_CLEAR(state->wait_type);
     Py_CLEAR(state->info_type);
     Py_CLEAR(state->Error);
     Py_CLEAR(state->SegmentGoneError);
