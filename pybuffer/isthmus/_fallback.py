@@ -59,8 +59,9 @@ class Unpickling:
 
     def __call__(self, parts: tuple[Any, ...]) -> Any:
         payload, *arrays = parts
-        if not all(type(one) is SharedArray for one in arrays):
-            raise TypeError("a pickle with something else than arrays beside it")
+        for one in arrays:
+            if type(one) is not SharedArray:
+                raise TypeError(f"a pickle with a {type(one).__name__} beside it, which is no array")
         self._arrays.extend(arrays)
         self._file.seek(0)
         self._file.truncate()
