@@ -172,7 +172,7 @@ typedef struct SharedHandle SharedHandle; /* shareable.h: what is none of an arr
 /* ---- module.c ------------------------------------------------------------------------------------------------------------------ */
 
 typedef struct core_state {
-    PyTypeObject *array_type, *dtype_type, *worker_type, *transfer_type;
+    PyTypeObject *array_type, *dtype_type, *worker_type, *transfer_type, *wait_type;
     PyTypeObject *handle_types[SHARE_KINDS]; /* those of SharedHandles; [SHARE_ARRAY] is NULL */
     PyObject *Error, *SegmentGoneError, *DetachedError, *WorkerError, *CloneError; /* made in module exec */
     DTypeObject *dtypes[IST_NUMBERS]; /* the native numbers */

@@ -319,6 +319,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->transfer_type);
     for (int i = 0; i < SHARE_KINDS; i++)
         Py_VISIT(state->handle_types[i]);
+    Py_VISIT(state->wait_type);
     Py_VISIT(state->info_type);
     Py_VISIT(state->Error);
     Py_VISIT(state->SegmentGoneError);
@@ -347,6 +348,7 @@ static int core_clear(PyObject *module) {
     Py_CLEAR(state->transfer_type);
     for (int i = 0; i < SHARE_KINDS; i++)
         Py_CLEAR(state->handle_types[i]);
+    Py_CLEAR(state->wait_type);
     Py_CLEAR(state->info_type);
     Py_CLEAR(state->Error);
     Py_CLEAR(state->SegmentGoneError);

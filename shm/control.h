@@ -149,6 +149,7 @@ struct isti_waiter {
     _Alignas(64) _Atomic(uint64_t) word;
     _Atomic(uint64_t) offset;
     _Atomic(uint32_t) descriptor, generation;
+    _Atomic(uint32_t) async; /* 1: nobody sleeps on the word: its process is rung */
 };
 
 struct isti_waiter_bucket {

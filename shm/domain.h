@@ -217,6 +217,7 @@ bool isti_sweep_needed(void);
 /* Holding m's byte lock: ends the waits of the dead m. */
 void isti_waiter_sweep(struct isti_domain *d, uint32_t m);
 uint64_t isti_waiters_count(void); /* of this process */
+void isti_waiters_tell(void); /* those of this process that don't sleep and were notified: their descriptors become readable */
 
 /* ---- lease.c */
 void isti_lease_poll(void); /* what other processes struck out */

@@ -26,7 +26,7 @@
                                         X(FORK_CHILD) X(GROW_READ) X(GROW_DONE) X(WAIT_RAISED) X(WAIT_CLAIMED) X(WAIT_WRITTEN) X(WAIT_PENDING)          \
                                             X(WAIT_UNEQUAL) X(WAIT_LOOKED) X(WAIT_ASLEEP) X(WAIT_HEARD) X(WAIT_GIVEN_UP)              \
                                                 X(NOTIFY_RECHECK) X(NOTIFY_LOOKED) X(NOTIFY_MOVED) X(NOTIFY_WOKEN)                    \
-                                                    X(CANCEL_NOTIFIED) X(CANCEL_PASSED) X(SWEEP_PASSED) X(SWEEP_WAITERS)
+                                                    X(WAIT_LISTED) X(CANCEL_NOTIFIED) X(CANCEL_PASSED) X(SWEEP_PASSED) X(SWEEP_WAITERS)
 /* clang-format on */
 
 enum isti_point {

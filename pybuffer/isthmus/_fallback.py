@@ -60,8 +60,9 @@ class Unpickling:
 
     def __call__(self, parts: tuple[Any, ...]) -> Any:
         payload, *arrays = parts
-        if not all(type(one) in _BY_REFERENCE for one in arrays):
-            raise TypeError("a pickle with something else than arrays and the like beside it")
+        for one in arrays:
+            if type(one) not in _BY_REFERENCE:
+                raise TypeError(f"a pickle with a {type(one).__name__} beside it, which is no array")
         self._arrays.extend(arrays)
         self._file.seek(0)
         self._file.truncate()
