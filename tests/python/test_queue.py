@@ -58,7 +58,28 @@ def segments_made(operation: Callable[[], Any]) -> int:
 # ---- what goes through -------------------------------------------------------------------------------------------------
 
 SMALL = [
-    *(None, True, False, 0, 63, 64, -1, 127, -128, 128, 2**15, -(2**15) - 1, 2**31, -(2**31) - 1, 2**63 - 1, -(2**63), 0.0, -0.0, 1.5, math.inf),
+    *(
+        None,
+        True,
+        False,
+        0,
+        63,
+        64,
+        -1,
+        127,
+        -128,
+        128,
+        2**15,
+        -(2**15) - 1,
+        2**31,
+        -(2**31) - 1,
+        2**63 - 1,
+        -(2**63),
+        0.0,
+        -0.0,
+        1.5,
+        math.inf,
+    ),
     *("", "a", "a" * 31, "a" * 32, "a" * 46, "é" * 46, "€" * 23, "😀" * 11, "\0", b"", b"x", b"x" * 46, (), (1, "b"), {"a": None}),
 ]
 
@@ -71,7 +92,11 @@ def test_small_ones_need_no_segment(value: Any) -> None:
         assert got == value and type(got) is type(value) and repr(got) == repr(value)
 
 
-@pytest.mark.parametrize("value", ["a" * 47, "é" * 47, "€" * 24, "😀" * 12, b"x" * 47, 2**400, list(range(100)), {"a": [{} for _ in range(60)]}, Point("x" * 30, ["y"])], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    ["a" * 47, "é" * 47, "€" * 24, "😀" * 12, b"x" * 47, 2**400, list(range(100)), {"a": [{} for _ in range(60)]}, Point("x" * 30, ["y"])],
+    ids=repr,
+)
 def test_the_rest_goes_as_a_clone(value: Any) -> None:
     with ist.Queue() as q:
         assert segments_made(lambda: q.put(value)) == 1
@@ -340,7 +365,11 @@ def test_who_waits_is_woken(call: str, end: str) -> None:
     begin = time.monotonic()
     q.release() if end == "release" else other.shutdown(immediate=True)
     outcome = join()
-    assert isinstance(outcome, ist.DetachedError if end == "release" else ist.ShutDown) or (call, end, outcome) == ("join", "shutdown", None)
+    assert isinstance(outcome, ist.DetachedError if end == "release" else ist.ShutDown) or (call, end, outcome) == (
+        "join",
+        "shutdown",
+        None,
+    )
     assert time.monotonic() - begin < 30
     del q, waits
     other.release()
@@ -434,12 +463,23 @@ def test_release() -> None:
         assert "qsize 1, maxsize 2" in repr(q) and not q.detached and q.segment.kind == "queue" and ist.stats()["queues"] == 1
     assert q.detached and repr(q) == "<isthmus.Queue, released>" and not ist.segments() and ist.stats()["queues"] == 0
     q.release()
-    for use in (q.get, lambda: q.put(1), q.qsize, q.join, q.task_done, q.shutdown, q.fileno, q.token, lambda: pickle.dumps(q), lambda: ist.clone(q)):
+    for use in (
+        q.get,
+        lambda: q.put(1),
+        q.qsize,
+        q.join,
+        q.task_done,
+        q.shutdown,
+        q.fileno,
+        q.token,
+        lambda: pickle.dumps(q),
+        lambda: ist.clone(q),
+    ):
         with pytest.raises(ist.DetachedError, match="this Queue was released"):
             use()
     with pytest.raises(ist.DetachedError), q:
         pass
-    assert q == q and weak() is q  # noqa: PLR0124
+    assert q == q and weak() is q
     del q
     assert weak() is None
 
