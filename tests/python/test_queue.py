@@ -463,7 +463,7 @@ def test_release() -> None:
         assert "qsize 1, maxsize 2" in repr(q) and not q.detached and q.segment.kind == "queue" and ist.stats()["queues"] == 1
     assert q.detached and repr(q) == "<isthmus.Queue, released>" and not ist.segments() and ist.stats()["queues"] == 0
     q.release()
-    for use in (
+    uses: list[Callable[[], Any]] = [
         q.get,
         lambda: q.put(1),
         q.qsize,
@@ -474,13 +474,15 @@ def test_release() -> None:
         q.token,
         lambda: pickle.dumps(q),
         lambda: ist.clone(q),
-    ):
+    ]
+    for use in uses:
         with pytest.raises(ist.DetachedError, match="this Queue was released"):
             use()
     with pytest.raises(ist.DetachedError), q:
         pass
     assert q == q and weak() is q
-    del q
+    uses.clear()
+    del q, use
     assert weak() is None
 
 

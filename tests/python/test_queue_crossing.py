@@ -1,4 +1,4 @@
-"""isthmus.Queue between threads, interpreters and processes: ways by which a handle gets there, order, each message once, ends of all kinds."""
+"""isthmus.Queue between threads, interpreters and processes: by which ways a handle gets there, order, each message once, ends."""
 
 import concurrent.futures
 import multiprocessing
