@@ -135,6 +135,8 @@ static void unlist(ist_queue *q) {
 void isti_listen_end(ist_queue *q) {
     pthread_mutex_lock(&mutex);
     if (q->link != NULL) {
+        for (ist_queue_side side = 0; side < ISTI_SIDES; side++)
+            write_fd(q, side); /* whoever has a duplicate of it looks once more, and finds that the handle is gone */
         unlist(q);
         bool another = false;
         for (ist_queue *other = first; other != NULL; other = other->next)

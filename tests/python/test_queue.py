@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import isthmus as ist
@@ -47,7 +48,7 @@ def in_thread(function: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def segments_made(operation: Callable[[], Any]) -> int:
-    """How many segments it makes, by what the library's last free slot has seen; handles of this process don't tell what lies in a queue."""
+    """How many segments it makes, by what the library's last free slot has seen: handles don't tell what lies in a queue."""
     before = ist.empty(1).segment
     operation()
     after = ist.empty(1).segment
@@ -229,7 +230,7 @@ def test_other_ways_by_which_a_queue_goes() -> None:
     q.publish("test_queue's")
     assert ist.attach("test_queue's") == q
     assert q != ist.Queue() and q != 5 and len({q, ist.attach(q.token())}) == 1
-    with pytest.raises(ist.CloneError, match="a isthmus.Queue goes by reference|Queue goes by reference"):
+    with pytest.raises(ist.CloneError, match="Queue goes by reference"):
         ist.dumps([q])
     token = q.token()
     q.release(), other.release()
@@ -359,8 +360,8 @@ def test_who_waits_is_woken(call: str, end: str) -> None:
     if call != "get":
         q.put(1)
     other = copy.copy(q)
-    waits = {"get": q.get, "put": lambda: q.put(2), "join": q.join}[call]
-    join = in_thread(waits)
+    waits: dict[str, Callable[[], Any]] = {"get": q.get, "put": partial(q.put, 2), "join": q.join}
+    join = in_thread(waits[call])
     until_waiting(q, call)
     begin = time.monotonic()
     q.release() if end == "release" else other.shutdown(immediate=True)
@@ -463,24 +464,26 @@ def test_release() -> None:
         assert "qsize 1, maxsize 2" in repr(q) and not q.detached and q.segment.kind == "queue" and ist.stats()["queues"] == 1
     assert q.detached and repr(q) == "<isthmus.Queue, released>" and not ist.segments() and ist.stats()["queues"] == 0
     q.release()
-    for use in (
+    uses: list[Callable[[], Any]] = [
         q.get,
-        lambda: q.put(1),
+        partial(q.put, 1),
         q.qsize,
         q.join,
         q.task_done,
         q.shutdown,
         q.fileno,
         q.token,
-        lambda: pickle.dumps(q),
-        lambda: ist.clone(q),
-    ):
+        partial(pickle.dumps, q),
+        partial(ist.clone, q),
+    ]
+    for use in uses:
         with pytest.raises(ist.DetachedError, match="this Queue was released"):
             use()
     with pytest.raises(ist.DetachedError), q:
         pass
     assert q == q and weak() is q
-    del q
+    uses.clear()
+    del q, use
     assert weak() is None
 
 
