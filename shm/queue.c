@@ -18,6 +18,7 @@
 #include "queue.h"
 #include "sanitizer.h"
 #include "segment.h"
+#include "stop.h"
 
 #include <errno.h>
 #include <string.h>
@@ -96,20 +97,19 @@ static int make_ring(struct isti_domain *d, uint64_t slots, uint64_t maxsize, is
     ring->magic = ISTI_RING_MAGIC;
     ring->slots = slots;
     ring->maxsize = maxsize;
-    /* relaxed: nobody else has the segment */
-    atomic_fetch_or_explicit(&s.slot->meta, ISTI_SLOT_QUEUE << 8, memory_order_relaxed);
-    error = isti_publish(s);
-    if (error == 0) {
-        const uint64_t desc = atomic_load_explicit(&s.slot->desc, memory_order_relaxed);
-        const uint32_t flags = atomic_load_explicit(&d->descriptor_rows[isti_desc_index(desc)].flags, memory_order_relaxed);
-        if ((flags & ISTI_PUBLISHED_QUEUE) == 0) /* a fork of another thread was faster, and published it as what it was then */
-            error = -EAGAIN;
-    }
+    error = isti_publish_as(s, ISTI_SLOT_QUEUE, ISTI_PUBLISHED_QUEUE);
     if (error == 0)
         *out = s;
     else
         ist_segment_release(s);
     return error;
+}
+
+/* After a put, or shutdown. */
+static void tell_listeners(const struct isti_ring_view *v) { isti_listen_tell(v->d, v->index, &v->ring->listened, v->ring->armed); }
+
+static bool is_ready(const struct isti_listener *l) {
+    return isti_queue_is_waiting(&((const struct ist_queue *)(const void *)((const char *)l - offsetof(struct ist_queue, listener)))->view);
 }
 
 int ist_queue_open(ist_segment s, ist_queue **out) {
@@ -129,9 +129,15 @@ int ist_queue_open(ist_segment s, ist_queue **out) {
     }
     q->segment = s;
     q->epoch = ist_epoch();
-    atomic_store_explicit(&q->fd, -1, memory_order_relaxed); /* relaxed, here and below: nobody else has it */
+    q->listener = (struct isti_listener){.d = d,
+                                         .index = q->view.index,
+                                         .epoch = q->epoch,
+                                         .armed = q->view.ring->armed,
+                                         .listened = &q->view.ring->listened,
+                                         .is_ready = is_ready};
+    isti_listener_begin(&q->listener);
     for (int i = 0; i < 3; i++)
-        atomic_store_explicit(&q->spin[i], SPIN_FIRST, memory_order_relaxed);
+        atomic_store_explicit(&q->spin[i], SPIN_FIRST, memory_order_relaxed); /* relaxed: nobody else has it */
     *out = q;
     return 0;
 }
@@ -180,53 +186,16 @@ void ist_queue_release(ist_queue *q) {
     if (q == NULL)
         return;
     if (is_usable(q))
-        isti_listen_end(q);
+        isti_listener_end(&q->listener);
     ist_segment_release(q->segment);
     isti_os.free(q);
 }
 
 ist_segment ist_queue_segment(const ist_queue *q) { return q->segment; }
 
+int ist_queue_fileno(ist_queue *q, int *out) { return q == NULL || out == NULL ? -EINVAL : isti_listener_fileno(&q->listener, out); }
+
 /* ---- waiting */
-
-enum { WAITER_STOPPED, WAITER_WORD }; /* words of a waiter; the second: the address it sleeps on, | 1 while somebody wakes it there */
-
-static _Atomic(uint64_t) *waiter_word(ist_waiter *w, int which) { return (_Atomic(uint64_t) *)(void *)&w->words[which]; }
-
-static void waiter_leave(ist_waiter *w, const _Atomic(uint32_t) *word) {
-    uint64_t there = (uint64_t)(uintptr_t)word;
-    /* acquire: pairs with the stopper's release: it touches the word no more. It holds on for one system call */
-    while (!atomic_compare_exchange_weak_explicit(waiter_word(w, WAITER_WORD), &there, 0, memory_order_acquire, memory_order_relaxed))
-        there = (uint64_t)(uintptr_t)word;
-}
-
-void ist_waiter_stop(ist_waiter *w) {
-    /* seq_cst, both and those of the waiter: it announces its word and looks whether it is stopped */
-    atomic_store_explicit(waiter_word(w, WAITER_STOPPED), 1, memory_order_seq_cst);
-    uint64_t there = atomic_load_explicit(waiter_word(w, WAITER_WORD), memory_order_seq_cst);
-    if (there == 0 || (there & 1) != 0 ||
-        !atomic_compare_exchange_strong_explicit(waiter_word(w, WAITER_WORD), &there, there | 1, memory_order_seq_cst,
-                                                 memory_order_relaxed))
-        return;
-    isti_event_wake_all((_Atomic(uint32_t) *)(uintptr_t)there);
-    atomic_store_explicit(waiter_word(w, WAITER_WORD), there, memory_order_release); /* pairs with waiter_leave */
-}
-
-void ist_waiter_reset(ist_waiter *w) {
-    atomic_store_explicit(waiter_word(w, WAITER_STOPPED), 0, memory_order_relaxed); /* relaxed: a flag alone */
-}
-
-static bool is_stopped(ist_waiter *w) {
-    return w != NULL && atomic_load_explicit(waiter_word(w, WAITER_STOPPED), memory_order_seq_cst) != 0; /* seq_cst: see stop */
-}
-
-static void relax(void) {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
 
 typedef bool (*happened_fn)(const struct isti_ring_view *);
 
@@ -243,7 +212,7 @@ static bool spin(struct ist_queue *q, happened_fn happened, int which) {
             atomic_store_explicit(budget, limit + aim / 4 - limit / 4, memory_order_relaxed);
             return true;
         }
-        relax();
+        isti_relax();
     }
     atomic_store_explicit(budget, limit - limit / 4, memory_order_relaxed);
     return false;
@@ -251,21 +220,19 @@ static bool spin(struct ist_queue *q, happened_fn happened, int which) {
 
 /* One turn of waiting for something that is told by `word`. 0: look again; -ETIMEDOUT, -EINTR, -ECANCELED. */
 static int wait_turn(struct ist_queue *q, _Atomic(uint32_t) *word, happened_fn happened, int which, uint64_t deadline, ist_waiter *w) {
-    if (is_stopped(w))
+    if (isti_stop_is_set(w))
         return -ECANCELED;
     if (spin(q, happened, which))
         return 0;
     int error = 0;
     const uint32_t value = isti_event_prepare(word);
-    if (w != NULL) /* seq_cst: see ist_waiter_stop */
-        atomic_store_explicit(waiter_word(w, WAITER_WORD), (uint64_t)(uintptr_t)word, memory_order_seq_cst);
+    isti_stop_announce(w, word);
     IST_POINT(WAIT_ANNOUNCED);
-    if (is_stopped(w))
+    if (isti_stop_is_set(w))
         error = -ECANCELED;
     else if (!happened(&q->view))
         error = isti_os.now() >= deadline ? -ETIMEDOUT : isti_event_wait(word, value, deadline);
-    if (w != NULL)
-        waiter_leave(w, word);
+    isti_stop_leave(w, word);
     if (error == 0 || !happened(&q->view))
         return error;
     if (error == -ETIMEDOUT)
@@ -429,7 +396,7 @@ static int fill(struct ist_queue *q, const struct outgoing *o, uint64_t t) {
     atomic_exchange_explicit(&slot->word, isti_slot_word(t, ISTI_SLOT_FULL, 0), memory_order_seq_cst);
     IST_POINT(PUT_FULL);
     isti_event_wake_one(&q->view.ring->not_empty);
-    isti_listen_put(&q->view);
+    tell_listeners(&q->view);
     IST_POINT(PUT_WOKEN);
     return 0;
 }
@@ -585,10 +552,10 @@ int ist_queue_get(ist_queue *q, ist_queue_message *out, uint64_t deadline, ist_w
         const bool shut = is_shut(&q->view);
         uint64_t written = 0;
         int error = try_get(q, out, &written);
-        if (error == -EAGAIN && !shut && isti_listen_clear(q)) { /* and once more, for a message that was told in between */
+        if (error == -EAGAIN && !shut && isti_listener_clear(&q->listener)) { /* and once more, for a message that was told in between */
             error = try_get(q, out, &written);
             if (error != -EAGAIN)
-                isti_listen_put(&q->view); /* there may be more */
+                tell_listeners(&q->view); /* there may be more */
         }
         if (error != -EAGAIN && error != -EBUSY)
             return error;
@@ -668,7 +635,7 @@ static int drop_all(struct ist_queue *q) {
                 isti_sweep_member(v->d, isti_slot_member(word));
             if (isti_os.now() >= deadline)
                 return 0; /* when it goes on it finds the queue shut, or its message is got */
-            relax();
+            isti_relax();
             continue;
         }
         int passed = isti_ring_pass(v, h, word);
@@ -690,7 +657,7 @@ int ist_queue_shutdown(ist_queue *q, bool immediate) {
     isti_event_wake_all(&ring->not_empty);
     isti_event_wake_all(&ring->not_full);
     isti_event_wake_all(&ring->all_done);
-    isti_listen_put(&q->view);
+    tell_listeners(&q->view);
     return error;
 }
 
