@@ -9,6 +9,7 @@
 #include "control.h"
 #include "thread.h"
 
+#include <isthmus/atomic.h>
 #include <isthmus/process.h>
 #include <isthmus/segment.h>
 #include <pthread.h>
@@ -228,6 +229,10 @@ void isti_lock_let_go(struct isti_domain *d, struct ist_slot *slot);
 void isti_lock_thread_end(uint32_t thread);
 
 /* ---- waiter.c */
+/* As ist_wait_begin and ist_notify, on a number instead of an element: nothing is looked at. */
+#define ISTI_WAIT_KEY (UINT64_C(1) << 63) /* no offset has that bit */
+int isti_wait_begin_key(ist_segment s, uint64_t key, ist_wait *out);
+int isti_notify_key(ist_segment s, uint64_t key, uint64_t count, uint64_t *woken);
 /* Holding m's byte lock: ends the waits of the dead m. */
 void isti_waiter_sweep(struct isti_domain *d, uint32_t m);
 uint64_t isti_waiters_count(void); /* of this process */

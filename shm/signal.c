@@ -4,7 +4,6 @@
 #include "sync.h"
 
 #include <errno.h>
-#include <stddef.h>
 
 /* ---- semaphores */
 
@@ -103,18 +102,25 @@ int ist_event_clear(ist_sync *s) {
     return error;
 }
 
-/* ---- conditions: rows of waiter.c, about a word that stays 0 */
+/* ---- conditions: rows of waiter.c, about a number */
 
-#define PLACE offsetof(struct isti_sync_memory, word)
-
-int ist_condition_begin(ist_sync *s, ist_wait *out) {
-    int error = isti_sync_check(s, IST_CONDITION);
-    if (error == 0)
-        error = ist_wait_begin(s->segment, PLACE, NULL, 8, 0, out);
-    return error == -EAGAIN ? -EBADMSG : error; /* somebody wrote there */
+static int check_lock(const ist_sync *s) {
+    return s == NULL || (s->type != IST_LOCK && s->type != IST_RLOCK) ? -EINVAL : isti_sync_usable(s) ? 0 : -ENOTRECOVERABLE;
 }
 
-int ist_condition_notify(ist_sync *s, uint64_t count, uint64_t *woken) {
-    int error = isti_sync_check(s, IST_CONDITION);
-    return error != 0 ? error : ist_notify(s->segment, PLACE, count, woken);
+int ist_condition_create(ist_sync *lock, uint64_t *out) {
+    int error = check_lock(lock);
+    if (error == 0) /* relaxed: only that it is nobody else's */
+        *out = (atomic_fetch_add_explicit(&lock->memory->conditions, 1, memory_order_relaxed) + 1) & INT64_MAX;
+    return error;
+}
+
+int ist_condition_begin(ist_sync *lock, uint64_t condition, ist_wait *out) {
+    int error = check_lock(lock);
+    return error != 0 ? error : isti_wait_begin_key(lock->segment, condition, out);
+}
+
+int ist_condition_notify(ist_sync *lock, uint64_t condition, uint64_t count, uint64_t *woken) {
+    int error = check_lock(lock);
+    return error != 0 ? error : isti_notify_key(lock->segment, condition, count, woken);
 }

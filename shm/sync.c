@@ -32,7 +32,7 @@ struct isti_sync_memory *isti_sync_memory_of(void *data, size_t size) {
         return NULL;
     const volatile struct isti_sync_memory *untrusted = memory; /* each is read once */
     const uint32_t type = untrusted->type;
-    if (untrusted->magic != ISTI_SYNC_MAGIC || type < IST_LOCK || type > IST_CONDITION ||
+    if (untrusted->magic != ISTI_SYNC_MAGIC || type < IST_LOCK || type > IST_BARRIER ||
         (type == IST_BARRIER && size < sizeof(struct isti_barrier_memory)))
         return NULL;
     return memory;
@@ -86,7 +86,7 @@ int ist_sync_open(ist_segment s, ist_sync **out) {
         return -EBADMSG;
     const ist_sync_type type = (ist_sync_type)((const volatile struct isti_sync_memory *)memory)->type;
     const uint64_t limit = ((const volatile struct isti_sync_memory *)memory)->limit;
-    if (type < IST_LOCK || type > IST_CONDITION || limit > most_of(type) || (type == IST_BARRIER && limit == 0))
+    if (type < IST_LOCK || type > IST_BARRIER || limit > most_of(type) || (type == IST_BARRIER && limit == 0))
         return -EBADMSG;
     struct ist_sync *sync = isti_os.calloc(1, sizeof *sync);
     if (sync == NULL)
@@ -121,7 +121,7 @@ static int open_or_release(ist_segment s, ist_sync **out) {
 }
 
 int ist_sync_create(ist_sync_type type, uint64_t value, uint64_t limit, ist_sync **out) {
-    if (out == NULL || type < IST_LOCK || type > IST_CONDITION)
+    if (out == NULL || type < IST_LOCK || type > IST_BARRIER)
         return -EINVAL;
     if (type == IST_BARRIER)
         limit = value;
@@ -180,7 +180,6 @@ void ist_sync_read_info(ist_sync *s, ist_sync_info *out) {
     case IST_SEMAPHORE: out->value = word & INT64_MAX; break;
     case IST_EVENT: out->value = word & 1; break;
     case IST_BARRIER: isti_barrier_read_info(s, word, out); break;
-    case IST_CONDITION: break;
     }
 }
 

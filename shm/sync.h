@@ -6,7 +6,7 @@
  *   semaphore   STARVING 1 | permits 63
  *   event       how often it was set 63 | set 1
  *   barrier     generation 32 | outcomes of the last eight, 1 bit each: 1 is reset | broken 1 | who has arrived 23
- *   condition   0: what its waiters' rows (waiter.c) are about
+ *   condition   has none: a number of its lock's, which its waiters' rows are about (waiter.c)
  */
 #ifndef ISTI_SYNC_H
 #define ISTI_SYNC_H
@@ -31,6 +31,7 @@ struct isti_sync_memory {
     _Atomic(uint32_t) event;    /* eventcount: who waits */
     _Atomic(uint32_t) listened; /* 1: somebody has listened, ever: look at `armed` */
     _Atomic(uint32_t) count;    /* RLock: how often its owner took it; nobody else reads it */
+    _Atomic(uint64_t) conditions; /* lock: how many it has had; their numbers */
     _Alignas(64) _Atomic(uint64_t) armed[ISTI_WORDS]; /* bit m: member m listens by a descriptor (listen.c) */
 };
 static_assert(sizeof(struct isti_sync_memory) == 256, "part of the layout");

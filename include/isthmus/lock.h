@@ -36,8 +36,7 @@ typedef enum ist_sync_type {
     IST_RLOCK = 2,     /* its thread alone, as often as it took it */
     IST_SEMAPHORE = 3,
     IST_EVENT = 4,
-    IST_BARRIER = 5,
-    IST_CONDITION = 6 /* who waits; the lock that belongs to it is the caller's business */
+    IST_BARRIER = 5
 } ist_sync_type;
 
 #define IST_SEMAPHORE_MOST INT32_MAX
@@ -147,12 +146,15 @@ IST_MUST_CHECK IST_API int ist_barrier_release(ist_sync *s, const ist_arrival *a
 IST_MUST_CHECK IST_API int ist_barrier_abort(ist_sync *s); /* breaks it */
 IST_MUST_CHECK IST_API int ist_barrier_reset(ist_sync *s); /* as new; whoever waits gets -EPIPE */
 
-/* ---- conditions: begin, unlock, ist_wait_on (atomic.h) and lock; notify while having the lock. Then no notification is lost, and whoever has
- * waited longest gets it; one that a killed or interrupted waiter hasn't heard goes on to the next. */
+/* ---- conditions: numbers of a lock, which lives as long as it does. begin, unlock, ist_wait_on (atomic.h) and lock; notify while having the
+ * lock. Then no notification is lost, and whoever has waited longest gets it; one that a killed or interrupted waiter hasn't heard goes on to
+ * the next. */
 
-/* Begins a wait, which ends by ist_wait_on or ist_wait_cancel. Errors: those of ist_wait_begin. */
-IST_MUST_CHECK IST_API int ist_condition_begin(ist_sync *s, ist_wait *out);
-IST_MUST_CHECK IST_API int ist_condition_notify(ist_sync *s, uint64_t count, uint64_t *woken);
+/* A number that no other condition of that lock has. */
+IST_MUST_CHECK IST_API int ist_condition_create(ist_sync *lock, uint64_t *out);
+/* Begins a wait, which ends by ist_wait_on or ist_wait_cancel. Errors: -ENOSPC and others of ist_wait_begin. */
+IST_MUST_CHECK IST_API int ist_condition_begin(ist_sync *lock, uint64_t condition, ist_wait *out);
+IST_MUST_CHECK IST_API int ist_condition_notify(ist_sync *lock, uint64_t condition, uint64_t count, uint64_t *woken);
 
 #ifdef __cplusplus
 }

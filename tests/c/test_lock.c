@@ -639,26 +639,30 @@ Test(lock, a_process_that_left_doesn_t_break_it) {
 static ist_wait their_wait;
 static long begin_it(void *unused) {
     (void)unused;
-    return ist_condition_begin(held_sync, &their_wait);
+    return ist_condition_begin(held_sync, board->number, &their_wait);
 }
 
 Test(lock, condition) {
-    peer p = partner(IST_CONDITION);
-    ist_wait a, b;
-    uint64_t woken;
+    peer p = partner(IST_RLOCK);
+    ist_wait a, b, other;
+    uint64_t woken, another;
+    CHECK_EQ(ist_condition_create(held_sync, &board->number), 0);
+    CHECK_EQ(ist_condition_create(held_sync, &another), 0);
+    CHECK_EQ(ist_condition_begin(held_sync, another, &other), 0); /* of the same lock: isn't meant */
     CHECK_EQ(peer_call(&p, begin_it, NULL), 0);
-    CHECK_EQ(ist_condition_begin(held_sync, &a), 0);
-    CHECK_EQ(ist_condition_begin(held_sync, &b), 0);
-    CHECK_EQ(ist_condition_notify(held_sync, 1, &woken), 0); /* theirs, which came first */
+    CHECK_EQ(ist_condition_begin(held_sync, board->number, &a), 0);
+    CHECK_EQ(ist_condition_begin(held_sync, board->number, &b), 0);
+    CHECK_EQ(ist_condition_notify(held_sync, board->number, 1, &woken), 0); /* theirs, which came first */
     CHECK_EQ(woken, 1);
     peer_kill(&p);
     CHECK_EQ(ist_sweep(), 1); /* passed on */
     CHECK_EQ(ist_wait_on(&a, 0, UINT64_MAX), 0);
-    CHECK_EQ(ist_condition_notify(held_sync, 5, &woken), 0);
+    CHECK_EQ(ist_condition_notify(held_sync, board->number, 5, &woken), 0);
     CHECK_EQ(woken, 1);
     CHECK_EQ(ist_wait_on(&b, 0, UINT64_MAX), 0);
-    CHECK_EQ(ist_condition_notify(held_sync, 1, &woken), 0);
+    CHECK_EQ(ist_condition_notify(held_sync, board->number, 1, &woken), 0);
     CHECK_EQ(woken, 0);
+    CHECK_EQ(ist_wait_on(&other, 0, UINT64_MAX), -ETIMEDOUT);
     CHECK_EQ(detach(NULL), 0);
 }
 
@@ -717,7 +721,7 @@ Test(lock, descriptor_hears_of_other_processes) {
 Test(lock, bad_arguments) {
     ist_sync *s;
     CHECK_EQ(ist_sync_create((ist_sync_type)0, 0, 0, &s), -EINVAL);
-    CHECK_EQ(ist_sync_create((ist_sync_type)7, 0, 0, &s), -EINVAL);
+    CHECK_EQ(ist_sync_create((ist_sync_type)6, 0, 0, &s), -EINVAL);
     CHECK_EQ(ist_sync_create(IST_SEMAPHORE, 3, 2, &s), -EINVAL);
     CHECK_EQ(ist_sync_create(IST_SEMAPHORE, 0, (uint64_t)IST_SEMAPHORE_MOST + 1, &s), -EINVAL);
     CHECK_EQ(ist_sync_create(IST_BARRIER, 0, 0, &s), -EINVAL);
@@ -735,7 +739,7 @@ Test(lock, bad_arguments) {
     CHECK_EQ(ist_lock_unlock(s), -EINVAL);
     CHECK_EQ(ist_semaphore_take(s, &w), -EINVAL);
     CHECK_EQ(ist_barrier_reset(s), -EINVAL);
-    CHECK_EQ(ist_condition_begin(s, NULL), -EINVAL);
+    CHECK_EQ(ist_condition_begin(s, 1, NULL), -EINVAL);
     CHECK_EQ(ist_segment_freeze(ist_sync_segment(s)), -EINVAL);
     ist_sync_close(s);
     nothing_left();
@@ -744,7 +748,7 @@ Test(lock, bad_arguments) {
 Test(lock, garbage_is_never_waited_for) {
     uint64_t seed = test_seed();
     for (int i = 0; i < 3000; i++) {
-        const ist_sync_type type = (ist_sync_type)(1 + i % 6);
+        const ist_sync_type type = (ist_sync_type)(1 + i % 5);
         ist_sync *s = make(type, type == IST_BARRIER ? 2 : 0, 0);
         const uint64_t word = i < 600 ? UINT64_MAX << i / 10 : test_random(&seed) >> test_random(&seed) % 64;
         atomic_store_explicit(&s->memory->word, word, memory_order_relaxed);
@@ -752,8 +756,6 @@ Test(lock, garbage_is_never_waited_for) {
         atomic_store_explicit(&s->memory->count, (uint32_t)test_random(&seed), memory_order_relaxed);
         ist_waiting w = within(0.0001);
         ist_arrival a;
-        ist_wait wait;
-        uint64_t woken;
         switch (type) {
         case IST_LOCK:
         case IST_RLOCK:
@@ -773,11 +775,6 @@ Test(lock, garbage_is_never_waited_for) {
                 (void)!ist_barrier_wait(s, &a, &w);
             (void)!ist_barrier_abort(s);
             (void)!ist_barrier_reset(s);
-            break;
-        case IST_CONDITION:
-            if (ist_condition_begin(s, &wait) == 0)
-                ist_wait_cancel(&wait);
-            CHECK_EQ(ist_condition_notify(s, 1, &woken), 0);
             break;
         }
         ist_sync_close(s);

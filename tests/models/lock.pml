@@ -12,9 +12,12 @@
  *
  * run.sh takes the following from here; see there.
  *   pan    -DVECTORSZ=2048 -m200000
- *   sound  calm             51131  -DMAXC=0
- *   sound  kill            999999  -DNP=2 -DTWICE=1
- *   sound  gives_up             0  -DNP=2 -DGIVEUP=1
+ *   sound  calm            290709  -DMAXC=0
+ *   sound  kill             57689  -DNP=2 -DTWICE=1
+ *   sound  kill2           105832  -DNP=2 -DTWICE=1 -DMAXC=2
+ *   sound  gives_up        343496  -DMAXC=0 -DGIVEUP=1
+ *   sound  kill_gives_up    10068  -DNP=2 -DGIVEUP=1
+ *   larger kill3          3196891  -DNP=3
  * Broken on purpose, -DBROKEN_ and the first word; the assertion that catches it contains the second:
  *   broken NO_LOOK          over[x]   -DMAXC=0
  *   broken SWEEP_ONCE       over[x]   -DNP=2 -DTWICE=1
