@@ -421,7 +421,8 @@ static void merge(void) {
     n = append_methods(n, arrow_methods);
     n = append_methods(n, exchange_methods);
     n = append_methods(n, memmap_methods);
-    append_methods(n, message_array_methods);
+    n = append_methods(n, message_methods);
+    append_methods(n, pickle_methods);
     n = 0;
     for (size_t i = 0; i < sizeof array_attributes / sizeof *array_attributes; i++)
         attributes[n++] = array_attributes[i];

@@ -7,12 +7,9 @@
  * All accesses are sequentially consistent. Values are taken modulo 2 to the power of the element's bits.
  * Source: ECMA-262, "The Atomics Object".
  */
-#include "array.h"
+#include "shareable.h"
 
 #include <math.h>
-#include <time.h>
-
-#define PATIENCE_NS UINT64_C(100000000) /* how long an exception that another thread has sent to a sleeper may take */
 
 typedef struct element {
     SharedArrayObject *a; /* borrowed */
@@ -215,12 +212,6 @@ static PyObject *atomics_pause(PyObject *Py_UNUSED(module), PyObject *const *arg
 
 /* ---- wait and notify --------------------------------------------------------------------------------------------------------------- */
 
-static uint64_t now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 /* Seconds, or None: no limit; negative ones are none at all. -1 with an exception. */
 static int deadline_of(PyObject *timeout, uint64_t *deadline) {
     *deadline = UINT64_MAX;
@@ -233,25 +224,8 @@ static int deadline_of(PyObject *timeout, uint64_t *deadline) {
         PyErr_SetString(PyExc_ValueError, "timeout is not a number");
         return -1;
     }
-    if (seconds <= 0)
-        *deadline = 0;
-    else if (seconds < 9e9) /* beyond that: 285 years, which is no limit */
-        *deadline = now() + (uint64_t)(seconds * 1e9);
+    *deadline = seconds <= 0 ? 0 : deadline_after(seconds);
     return 0;
-}
-
-/* Signal handlers run, and an exception that another thread has sent (PyThreadState_SetAsyncExc) is raised: only the evaluation loop does
- * that, so it gets something to evaluate. */
-static int let_python_run(void) {
-    if (PyErr_CheckSignals() < 0)
-        return -1;
-    PyObject *nothing = Py_CompileString("None", "<isthmus>", Py_eval_input), *globals = PyDict_New(), *result = NULL;
-    if (nothing != NULL && globals != NULL)
-        result = PyEval_EvalCode(nothing, globals, globals);
-    Py_XDECREF(nothing);
-    Py_XDECREF(globals);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
 }
 
 static int sleep_until_notified(ist_wait *w, uint64_t deadline) {

@@ -5,6 +5,8 @@
  */
 #include "clone.h"
 
+#include "shareable.h"
+
 /* ---- what the interpreter has -------------------------------------------------------------------------------------------------------- */
 
 PyObject *clone_dict_item(PyObject *dict, const char *name) { /* PyDict_GetItemString loses MemoryError */
@@ -128,7 +130,7 @@ static bool is_known_type(const core_state *state, PyTypeObject *type) {
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (type == known[i])
             return true;
-    return false;
+    return share_kind_of(state, type) >= 0;
 }
 
 static PyObject *core_register_type(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
@@ -250,7 +252,7 @@ void clone_clear(clone_encoded *e) {
 
 /* ---- functions -------------------------------------------------------------------------------------------------------------------------------- */
 
-static int parse_fallback(PyObject *fallback, unsigned *flags) {
+int clone_parse_fallback(PyObject *fallback, unsigned *flags) {
     if (fallback == NULL || fallback == Py_None)
         return 0;
     if (PyUnicode_Check(fallback) && PyUnicode_CompareWithASCIIString(fallback, "pickle") == 0) {
@@ -281,7 +283,7 @@ static PyObject *core_clone(PyObject *module, PyObject *const *args, Py_ssize_t 
     PyObject *given[3];
     unsigned flags = 0;
     clone_encoded e;
-    if (bind_arguments(&parameters, args, nargs, kwnames, given) < 0 || parse_fallback(given[2], &flags) < 0 ||
+    if (bind_arguments(&parameters, args, nargs, kwnames, given) < 0 || clone_parse_fallback(given[2], &flags) < 0 ||
         clone_encode(state, given[0], given[1], flags, &e) < 0)
         return NULL;
     PyObject *result = decode_encoded(state, &e);
@@ -302,7 +304,7 @@ static PyObject *core_dumps(PyObject *module, PyObject *const *args, Py_ssize_t 
     PyObject *given[2];
     unsigned flags = CLONE_BY_VALUE;
     clone_encoded e;
-    if (bind_arguments(&parameters, args, nargs, kwnames, given) < 0 || parse_fallback(given[1], &flags) < 0 ||
+    if (bind_arguments(&parameters, args, nargs, kwnames, given) < 0 || clone_parse_fallback(given[1], &flags) < 0 ||
         clone_encode(state, given[0], NULL, flags, &e) < 0)
         return NULL;
     const Py_ssize_t size = (Py_ssize_t)clone_size(&e);

@@ -58,6 +58,9 @@ void clone_clear(clone_encoded *e);
  * Without CLONE_TRUSTED no module is imported and no code runs but __hash__ and __eq__ of keys' classes, and registered decode functions. */
 PyObject *clone_decode(core_state *state, const void *bytes, size_t size, ist_message **messages, Py_ssize_t count, unsigned flags);
 
+/* What fallback= says, into flags; NULL: it wasn't given. -1 with ValueError. */
+int clone_parse_fallback(PyObject *fallback, unsigned *flags);
+
 int clone_init(PyObject *module, core_state *state);
 int clone_traverse(core_state *state, visitproc visit, void *arg);
 void clone_fini(core_state *state);

@@ -72,6 +72,7 @@ int put_units(encoder *e, unsigned tag, size_t count, const char *data, size_t s
 /* `head`, and how many bytes a buffer has, and these; it is held until the end. */
 int put_view(encoder *e, const unsigned char *head, size_t head_size, PyObject *exporter);
 int put_array(encoder *e, SharedArrayObject *array); /* by reference, or by value */
+int put_handle(encoder *e, PyObject *handle);        /* a queue and the like, by reference */
 int put_transfer(encoder *e, PyObject *transfer);    /* a Transfer, as the array it is */
 
 /* ---- clone_write.c ------------------------------------------------------------------------------------------------------------------ */

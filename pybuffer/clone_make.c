@@ -77,7 +77,7 @@ static PyObject *make_array(decoder *d, uint64_t number) {
     if (message == NULL)
         return decode_refuse(d, "array %llu twice", (unsigned long long)number);
     d->messages[number] = NULL; /* taken, whatever comes */
-    return (PyObject *)message_receive(d->state, message);
+    return message_receive(d->state, message);
 }
 
 /* The dtype that a copy of these bytes describes; new. */

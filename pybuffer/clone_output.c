@@ -172,6 +172,8 @@ int put_array(encoder *e, SharedArrayObject *array) {
     return e->flags & CLONE_BY_VALUE ? put_contents(e, array) : put_message(e, message_from_array(array));
 }
 
+int put_handle(encoder *e, PyObject *handle) { return put_message(e, message_from_object(e->state, handle)); }
+
 int put_transfer(encoder *e, PyObject *transfer) {
     clone_encoded *out = e->out;
     if (out->transfers == NULL && (out->transfers = PyList_New(0)) == NULL)

@@ -4,6 +4,7 @@
  * Every function returns what put_rare returns.
  */
 #include "clone_encoder.h"
+#include "shareable.h"
 
 #define CHILDREN(...) PyTuple_Pack(sizeof((PyObject *[]){__VA_ARGS__}) / sizeof(PyObject *), __VA_ARGS__)
 
@@ -436,6 +437,12 @@ static int put_exact(encoder *e, PyObject *o) {
             return refuse(e, "a SharedArray goes by reference, and what dumps() returns holds none: use isthmus.clone() or a queue, or "
                              "a.tobytes(), or numpy.asarray(a)");
         return put_array(e, (SharedArrayObject *)o);
+    }
+    if (share_kind_of(state, type) > SHARE_ARRAY) {
+        if (e->flags & CLONE_BY_VALUE)
+            return refuse(e, "a %.200s goes by reference, and what dumps() returns holds none: use isthmus.clone() or a queue",
+                          type->tp_name);
+        return put_handle(e, o);
     }
     if (type == state->transfer_type) {
         if (e->flags & CLONE_BY_VALUE)

@@ -162,10 +162,18 @@ struct SharedArrayObject {
 #define ARRAY_STRIDES(a) ((a)->dims + (a)->ndim)
 static inline SharedArrayObject *array_root(SharedArrayObject *a) { return a->root != NULL ? a->root : a; }
 
+/* ---- shareable.c: what crosses ------------------------------------------------------------------------------------------------- */
+
+/* Kinds of objects that cross. Part of tokens, pickles and messages, so a number keeps its meaning. */
+typedef enum share_kind { SHARE_ARRAY, SHARE_QUEUE, SHARE_KINDS } share_kind;
+
+typedef struct SharedHandle SharedHandle; /* shareable.h: what is none of an array: a handle of one segment */
+
 /* ---- module.c ------------------------------------------------------------------------------------------------------------------ */
 
 typedef struct core_state {
     PyTypeObject *array_type, *dtype_type, *worker_type, *transfer_type;
+    PyTypeObject *handle_types[SHARE_KINDS]; /* those of SharedHandles; [SHARE_ARRAY] is NULL */
     PyObject *Error, *SegmentGoneError, *DetachedError, *WorkerError, *CloneError; /* made in module exec */
     DTypeObject *dtypes[IST_NUMBERS]; /* the native numbers */
     PyObject *known;                  /* dict: spec -> dtype, some of the others */
@@ -182,6 +190,7 @@ typedef struct core_state {
         PyObject *datetime;  /* the datetime module's capsule; NULL until that is loaded */
         bool no_numpy;       /* it was looked for in vain: it refuses this interpreter, or isn't installed */
     } clone;
+    PyObject *queue_helpers; /* isthmus._queue; NULL until it is needed */
     int64_t interpreter;     /* id: what ist_segment_set_creator gets */
 } core_state;
 
@@ -296,6 +305,8 @@ void block_release(ist_block *block);
 int block_add(ist_block *block, SharedArrayObject *root); /* sets root->block, a counted reference; -1: closed, with an exception */
 /* Unlinks, gives up the root's count of the block, block = NULL; at the root's drop, dealloc or detach; idempotent (block is NULL). */
 void block_remove(SharedArrayObject *root);
+int block_add_handle(ist_block *block, SharedHandle *h); /* the same three for what isn't an array */
+void block_remove_handle(SharedHandle *h);
 void block_sweep_current(void); /* this interpreter's block, now: for an interpreter that can't be ended */
 int64_t block_exports(void); /* over all interpreters */
 int64_t block_orphaned(void); /* roots that outlived the sweep of their interpreter */
@@ -314,15 +325,18 @@ void block_fork_child(void); /* plain C, in the child of a fork: what other inte
 /* Called by the sweep for a root_is_idle: gives up its segment reference; it and its views raise DetachedError from then on (array.c). */
 void array_detach(SharedArrayObject *root);
 
-/* message.c: an array on its way. malloc'd, owns one counted reference of its segment; no Python object in it. */
+/* message.c: an array or a handle on its way. malloc'd, owns one counted reference of its segment; no Python object in it. */
 typedef struct ist_message ist_message;
 ist_message *message_from_array(SharedArrayObject *a); /* NULL with an exception */
-SharedArrayObject *message_receive(core_state *state, ist_message *message); /* takes the message, on failure too */
+/* Of anything that crosses by reference: an array, a handle, a Transfer, whose message is taken. TypeError if it is none of them. */
+ist_message *message_from_object(core_state *state, PyObject *object);
+PyObject *message_receive(core_state *state, ist_message *message); /* takes the message, on failure too */
 void message_free(ist_message *message); /* plain C: no GIL needed */
 ist_message *message_copy(const ist_message *message); /* another with a reference of its own; NULL with MemoryError */
-int message_init(PyObject *module, core_state *state); /* token(), attach(), __reduce__, _rebuild, set_pickle_lease … */
+int message_init(PyObject *module, core_state *state); /* attach(), unpublish() */
+int pickle_init(PyObject *module, core_state *state); /* pickle.c: _rebuild, set_pickle_lease … */
 void message_report_leases(void); /* logs leases that ran out unloaded since the last time; keeps the exception that is set */
-extern PyMethodDef message_array_methods[]; /* merged into SharedArray's methods by array.c */
+extern PyMethodDef message_methods[], pickle_methods[]; /* token(), publish(), __reduce__: merged into SharedArray's by array.c */
 
 /* transfer.c */
 int transfer_init(PyObject *module, core_state *state);

@@ -15,7 +15,7 @@
  *   A block is joined, never replaced, while its interpreter lives: a module imported a second time shares it.
  *   Blocks are pushed on `blocks` and never leave it, so that reading the statistics takes no lock (nor finds one taken after a fork).
  */
-#include "core.h"
+#include "shareable.h"
 
 #include <stdlib.h>
 
@@ -42,6 +42,12 @@ struct ist_block {
     _Atomic(PyInterpreterState *) interpreter; /* whose it is; compared only */
     ist_block *next; /* in `blocks`; written once, before the block is pushed */
     struct shard shards[SHARDS];
+    struct handles {
+#ifdef Py_GIL_DISABLED
+        PyMutex lock;
+#endif
+        SharedHandle *head;
+    } handles; /* what isn't an array */
 };
 
 static _Atomic(ist_block *) blocks; /* every block there ever was */
@@ -160,6 +166,11 @@ static void shard_unlink(struct shard *shard, SharedArrayObject *root) {
     __atomic_store_n(&root->block, NULL, __ATOMIC_RELAXED); /* relaxed: block_remove looks again under the lock */
 }
 
+static int raise_closed(void) {
+    PyErr_SetString(PyExc_RuntimeError, "this interpreter is being ended: it can't hold shared arrays, queues or locks any more");
+    return -1;
+}
+
 int block_add(ist_block *block, SharedArrayObject *root) {
     struct shard *shard = shard_of(block, root);
     shard_lock(shard);
@@ -176,11 +187,7 @@ int block_add(ist_block *block, SharedArrayObject *root) {
         add_roots(block, 1);
     }
     shard_unlock(shard);
-    if (closed) {
-        PyErr_SetString(PyExc_RuntimeError, "this interpreter is being ended: it can't hold shared arrays any more");
-        return -1;
-    }
-    return 0;
+    return closed ? raise_closed() : 0;
 }
 
 void block_remove(SharedArrayObject *root) {
@@ -194,6 +201,64 @@ void block_remove(SharedArrayObject *root) {
     if (here)
         shard_unlink(shard, root);
     shard_unlock(shard);
+    if (here) {
+        add_roots(block, -1);
+        block_release(block);
+    }
+}
+
+static void handles_lock(ist_block *block) {
+#ifdef Py_GIL_DISABLED
+    PyMutex_Lock(&block->handles.lock);
+#else
+    (void)block;
+#endif
+}
+
+static void handles_unlock(ist_block *block) {
+#ifdef Py_GIL_DISABLED
+    PyMutex_Unlock(&block->handles.lock);
+#else
+    (void)block;
+#endif
+}
+
+int block_add_handle(ist_block *block, SharedHandle *h) {
+    handles_lock(block);
+    /* relaxed: as in block_add */
+    bool closed = atomic_load_explicit(&block->closed, memory_order_relaxed);
+    if (!closed) {
+        h->previous = NULL;
+        h->next = block->handles.head;
+        if (h->next != NULL)
+            h->next->previous = h;
+        block->handles.head = h;
+        h->block = block;
+        add_holder(block);
+        add_roots(block, 1);
+    }
+    handles_unlock(block);
+    return closed ? raise_closed() : 0;
+}
+
+void block_remove_handle(SharedHandle *h) {
+    /* relaxed, both: as in block_remove */
+    ist_block *block = __atomic_load_n(&h->block, __ATOMIC_RELAXED);
+    if (block == NULL)
+        return;
+    handles_lock(block);
+    bool here = __atomic_load_n(&h->block, __ATOMIC_RELAXED) == block;
+    if (here) {
+        if (h->previous != NULL)
+            h->previous->next = h->next;
+        else
+            block->handles.head = h->next;
+        if (h->next != NULL)
+            h->next->previous = h->previous;
+        h->previous = h->next = NULL;
+        __atomic_store_n(&h->block, NULL, __ATOMIC_RELAXED);
+    }
+    handles_unlock(block);
     if (here) {
         add_roots(block, -1);
         block_release(block);
@@ -221,10 +286,20 @@ static void shard_sweep(ist_block *block, struct shard *shard) {
     }
 }
 
+/* As the roots: those with a call inside of them keep their reference, and stay. */
+static void handles_sweep(ist_block *block) {
+    SharedHandle *next;
+    for (SharedHandle *h = block->handles.head; h != NULL; h = next) {
+        next = h->next;
+        handle_release(h);
+    }
+}
+
 static void block_sweep(ist_block *block) {
     atomic_store_explicit(&block->closed, true, memory_order_relaxed); /* relaxed: the GIL orders it, or no other thread is left */
     for (int i = 0; i < SHARDS; i++)
         shard_sweep(block, &block->shards[i]);
+    handles_sweep(block);
 }
 
 /* ---- fork --------------------------------------------------------------------------------------------------------------------------- */
@@ -239,6 +314,14 @@ static void shard_disown(struct shard *shard) {
             ist_segment_release_inline(segment);
         root->epoch = 0;
     }
+}
+
+static void handles_disown(ist_block *block) {
+    for (SharedHandle *h = block->handles.head; h != NULL; h = h->next) {
+        handle_drop(h);
+        h->epoch = 0;
+    }
+    block->handles.head = NULL;
 }
 
 static void block_reset(ist_block *block) {
@@ -261,6 +344,7 @@ void block_fork_child(void) {
             continue;
         for (int i = 0; i < SHARDS; i++)
             shard_disown(&block->shards[i]);
+        handles_disown(block);
         block_reset(block);
     }
 }

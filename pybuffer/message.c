@@ -1,14 +1,14 @@
-/* message.c: an array on its way: the message of our own transports and of CPython's cross-interpreter data, the token, and the pickle.
+/* message.c: an array or a handle on its way: the message of our own transports and of CPython's cross-interpreter data, and the token.
  *
  * Three forms of one description (element, shape, strides, offset, read-only), which differ in what they own:
  *   ist_message  one counted reference of the segment, in malloc'd memory: any interpreter and any thread may receive or free it
  *   token        nothing: bytes for a.token() and attach()
- *   pickle       a token and the number of a lease: the lease owns a reference until the number was loaded or ran out
+ *   pickle       (pickle.c) a token and the number of a lease: the lease owns a reference until the number was loaded or ran out
  *
  * Relies on: array_fits (array.c) for the bounds of whatever came from outside; libisthmus's leases.
  *
  * Invariants (README.md, M1 to M5)
- *   a message owns exactly one reference from message_from_array to message_receive or message_free, and is counted in flight as long
+ *   a message owns exactly one reference from message_from_object to message_receive or message_free, and is counted in flight as long
  *   a message holds no PyObject and no memory of an interpreter's allocator
  *   bytes from outside are read once, inside their length, into a struct; every field is checked before it is used
  */
@@ -20,18 +20,9 @@
 
 /* ---- the description ---------------------------------------------------------------------------------------------------------------- */
 
-typedef struct description {
-    const char *spec; /* the dtype's; NULL: the native number `code` */
-    ist_type_code code;
-    int ndim;
-    bool readonly;
-    bool tracks;       /* the length of a growable segment: shape[0] doesn't count, and is 0 */
-    Py_ssize_t offset; /* bytes from the segment's start to the first element */
-    const Py_ssize_t *shape, *strides;
-} description;
-
-static description describe(SharedArrayObject *a) {
+static description describe_array(SharedArrayObject *a) {
     return (description){
+        .kind = SHARE_ARRAY,
         .spec = dtype_is_native(a->dtype) ? NULL : a->dtype->spec,
         .code = a->dtype->code,
         .ndim = a->ndim,
@@ -43,13 +34,48 @@ static description describe(SharedArrayObject *a) {
     };
 }
 
+/* An array is held, so that a release() in another thread can't take the segment away meanwhile; a handle is entered. */
+int describe_begin(core_state *state, PyObject *self, described *out) {
+    const int kind = share_kind_of(state, Py_TYPE(self));
+    if (kind < 0) {
+        PyErr_Format(PyExc_TypeError, "a SharedArray or Queue is needed, not %.200s", Py_TYPE(self)->tp_name);
+        return -1;
+    }
+    out->self = self;
+    if (kind == SHARE_ARRAY) {
+        SharedArrayObject *a = (SharedArrayObject *)self;
+        if (hold_enter(a, HOLD_SHARED) < 0)
+            return -1;
+        out->is = describe_array(a);
+        out->segment = array_root(a)->segment;
+        return 0;
+    }
+    SharedHandle *h = (SharedHandle *)self;
+    if (handle_enter(h) < 0)
+        return -1;
+    out->is = (description){.kind = (share_kind)kind};
+    if (shareables[kind].note != NULL)
+        out->is.note_size = (uint8_t)shareables[kind].note(h, out->is.note);
+    out->segment = h->segment;
+    return 0;
+}
+
+void describe_end(described *d) {
+    if (d->is.kind == SHARE_ARRAY)
+        hold_leave((SharedArrayObject *)d->self, HOLD_SHARED);
+    else
+        handle_leave((SharedHandle *)d->self);
+}
+
 /* New reference. */
 static DTypeObject *dtype_of_description(core_state *state, const description *d) {
     return d->spec == NULL ? dtype_ref(state->dtypes[d->code]) : dtype_from_spec(state, d->spec, (Py_ssize_t)strlen(d->spec));
 }
 
-/* Takes `segment`, on failure too. */
-static SharedArrayObject *array_from_description(core_state *state, ist_segment segment, const description *d) {
+/* Takes `segment`, on failure too. What it says of an array is right. */
+static PyObject *object_from_description(core_state *state, ist_segment segment, const description *d) {
+    if (d->kind != SHARE_ARRAY)
+        return handle_new(state, d->kind, segment, d->note, d->note_size);
     DTypeObject *dtype = dtype_of_description(state, d);
     if (dtype == NULL) {
         ist_segment_release(segment);
@@ -59,7 +85,7 @@ static SharedArrayObject *array_from_description(core_state *state, ist_segment 
     SharedArrayObject *a = d->tracks ? array_new_tracking(state, segment, dtype, d->ndim, d->shape, flags)
                                      : array_new_root(state, segment, dtype, d->ndim, d->shape, d->strides, d->offset, flags);
     Py_DECREF((PyObject *)dtype);
-    return a;
+    return (PyObject *)a;
 }
 
 /* ---- messages ----------------------------------------------------------------------------------------------------------------------- */
@@ -70,61 +96,61 @@ struct ist_message {
     Py_ssize_t dims[]; /* shape, then strides; then the dtype's spec, if there is one */
 };
 
-/* Without the reference, which the caller adds. */
-static ist_message *message_alloc(SharedArrayObject *a) {
-    description is = describe(a);
-    size_t dims = (size_t)a->ndim * sizeof(Py_ssize_t), text = is.spec == NULL ? 0 : strlen(is.spec) + 1;
+/* Takes the caller's reference on success alone. NULL with MemoryError. */
+static ist_message *message_new(ist_segment segment, const description *is) {
+    size_t dims = (size_t)is->ndim * sizeof(Py_ssize_t), text = is->spec == NULL ? 0 : strlen(is->spec) + 1;
     ist_message *message = malloc(sizeof *message + 2 * dims + text);
     if (message == NULL) {
         PyErr_NoMemory();
         return NULL;
     }
+    message->is = *is;
     if (text > 0)
-        is.spec = memcpy((char *)message->dims + 2 * dims, is.spec, text);
-    message->is = is;
-    memcpy(message->dims, ARRAY_SHAPE(a), 2 * dims);
-    message->is.shape = message->dims;
-    message->is.strides = message->dims + a->ndim;
-    message->segment = array_root(a)->segment;
-    return message;
-}
-
-ist_message *message_from_array(SharedArrayObject *a) {
-    if (hold_enter(a, HOLD_SHARED) < 0) /* a release() in another thread can't take the segment away meanwhile */
-        return NULL;
-    ist_message *message = message_alloc(a);
-    if (message != NULL) {
-        ist_segment_retain_inline(message->segment);
-        ist_count_in_flight(1);
+        message->is.spec = memcpy((char *)message->dims + 2 * dims, is->spec, text);
+    if (dims > 0) {
+        memcpy(message->dims, is->shape, dims);
+        memcpy(message->dims + is->ndim, is->strides, dims);
     }
-    hold_leave(a, HOLD_SHARED);
+    message->is.shape = message->dims;
+    message->is.strides = message->dims + is->ndim;
+    message->segment = segment;
+    ist_count_in_flight(1);
     return message;
 }
 
-SharedArrayObject *message_receive(core_state *state, ist_message *message) {
-    SharedArrayObject *a = array_from_description(state, message->segment, &message->is);
+/* The same with a reference of its own, of a segment that somebody else owns. */
+static ist_message *message_retaining(ist_segment segment, const description *is) {
+    ist_message *message = message_new(segment, is);
+    if (message != NULL)
+        ist_segment_retain_inline(segment);
+    return message;
+}
+
+ist_message *message_copy(const ist_message *message) { return message_retaining(message->segment, &message->is); }
+
+ist_message *message_from_object(core_state *state, PyObject *object) {
+    if (Py_IS_TYPE(object, state->transfer_type))
+        return transfer_send(object);
+    described d;
+    if (describe_begin(state, object, &d) < 0)
+        return NULL;
+    ist_message *message = message_retaining(d.segment, &d.is);
+    describe_end(&d);
+    return message;
+}
+
+ist_message *message_from_array(SharedArrayObject *a) { return message_from_object(state_of(a), (PyObject *)a); }
+
+PyObject *message_receive(core_state *state, ist_message *message) {
+    PyObject *object = object_from_description(state, message->segment, &message->is);
     free(message);
     ist_count_in_flight(-1);
-    return a;
+    return object;
 }
 
-ist_message *message_copy(const ist_message *message) {
-    const description *is = &message->is;
-    const size_t dims = 2 * (size_t)is->ndim * sizeof(Py_ssize_t), text = is->spec == NULL ? 0 : strlen(is->spec) + 1;
-    ist_message *copy = malloc(sizeof *copy + dims + text);
-    if (copy == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    memcpy(copy, message, sizeof *copy + dims + text);
-    copy->is.shape = copy->dims;
-    copy->is.strides = copy->dims + is->ndim;
-    if (text > 0)
-        copy->is.spec = (char *)copy->dims + dims;
-    ist_segment_retain_inline(copy->segment);
-    ist_count_in_flight(1);
-    return copy;
-}
+ist_segment message_segment(const ist_message *message) { return message->segment; }
+
+const description *message_description(const ist_message *message) { return &message->is; }
 
 void message_free(ist_message *message) {
     ist_segment_release(message->segment);
@@ -135,13 +161,13 @@ void message_free(ist_message *message) {
 /* ---- tokens ------------------------------------------------------------------------------------------------------------------------- */
 
 /* The bytes, little-endian throughout but for the segment's own token:
- *   0 "ISTA"   4 version   5 zero   6 bytes of the dtype's spec, 2 bytes   8 flags   9 ndim   10..15 zero   16 segment token, 24 bytes
+ *   0 "ISTA"   4 version   5 kind (share_kind)   6 bytes of the dtype's spec, 2 bytes   8 flags   9 ndim   10..15 zero
+ *   16 segment token, 24 bytes
  *   40 pid, 44 descriptor: where the segment's domain is found by a process that isn't in it (0: nowhere)
  *   48 offset   56 shape, then strides, 8 bytes each; then the dtype's spec (dtype.c); then, with TOKEN_FILE, which file it is (token.h). The
- *   length is exactly that. */
+ *   length is exactly that. What isn't an array has no flags, dimensions and offset, and its note for a spec. */
 #define TOKEN_VERSION 3
 #define TOKEN_READONLY 1u
-#define TOKEN_FILE 2u    /* a mapped file, which other processes can open */
 #define TOKEN_PRIVATE 4u /* memory of which a forked child has a copy, not the same: a file mapped with mode 'c' */
 #define TOKEN_TRACKS 8u  /* a growable array whole: its first length is 0 here, and the segment's when it is received */
 #define TOKEN_SEGMENT 16
@@ -154,33 +180,40 @@ void message_free(ist_message *message) {
 
 static_assert(TOKEN_PLACE - TOKEN_SEGMENT == sizeof(ist_token), "the segment's token has its place");
 
-/* The array's segment is published. */
-static PyObject *token_encode(SharedArrayObject *a, const description *d, const ist_token *segment) {
-    ist_place place = {0};
-    if (ist_segment_place(array_root(a)->segment, &place) != 0)
-        place = (ist_place){0};
-    const size_t spec = strlen(a->dtype->spec);
-    if (spec > TOKEN_SPEC_MAX)
-        return PyErr_Format(PyExc_ValueError, "the dtype's fields can't be sent: their description has %zu bytes, at most %d", spec,
-                            TOKEN_SPEC_MAX);
-    ist_file file;
-    unsigned flags = (d->readonly ? TOKEN_READONLY : 0) | (d->tracks ? TOKEN_TRACKS : 0);
-    Py_ssize_t part = 0;
-    if (ist_segment_file(array_root(a)->segment, &file) == 0) {
-        flags |= (file.flags & IST_PRIVATE) != 0 ? TOKEN_PRIVATE : file.path[0] != 0 ? TOKEN_FILE : 0;
-        part = (flags & TOKEN_FILE) != 0 ? file_part_size(&file) : 0;
+int plan_token(core_state *state, const description *d, ist_segment segment, token_plan *plan) {
+    *plan = (token_plan){.is = d, .spec = d->note, .spec_size = d->note_size};
+    if (d->kind == SHARE_ARRAY) {
+        const char *spec = d->spec == NULL ? state->dtypes[d->code]->spec : d->spec;
+        plan->spec = spec;
+        plan->spec_size = strlen(spec);
+        plan->flags = (d->readonly ? TOKEN_READONLY : 0) | (d->tracks ? TOKEN_TRACKS : 0);
+        if (ist_segment_file(segment, &plan->file) == 0) {
+            plan->flags |= (plan->file.flags & IST_PRIVATE) != 0 ? TOKEN_PRIVATE : plan->file.path[0] != 0 ? TOKEN_FILE : 0;
+            plan->part = (plan->flags & TOKEN_FILE) != 0 ? file_part_size(&plan->file) : 0;
+        }
     }
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, TOKEN_SPEC(d->ndim) + (Py_ssize_t)spec + part);
-    if (bytes == NULL)
-        return NULL;
-    unsigned char *at = (unsigned char *)PyBytes_AS_STRING(bytes);
+    if (plan->spec_size > TOKEN_SPEC_MAX) {
+        PyErr_Format(PyExc_ValueError, "the dtype's fields can't be sent: their description has %zu bytes, at most %d", plan->spec_size,
+                     TOKEN_SPEC_MAX);
+        return -1;
+    }
+    plan->size = TOKEN_SPEC(d->ndim) + (Py_ssize_t)plan->spec_size + plan->part;
+    return 0;
+}
+
+void write_token(const token_plan *plan, ist_segment segment, const ist_token *token, unsigned char *at) {
+    const description *d = plan->is;
+    ist_place place = {0};
+    if (ist_segment_place(segment, &place) != 0)
+        place = (ist_place){0};
     memset(at, 0, TOKEN_SEGMENT);
     memcpy(at, "ISTA", 4);
     at[4] = TOKEN_VERSION;
-    put16(at + 6, (uint32_t)spec);
-    at[8] = (unsigned char)flags;
+    at[5] = (unsigned char)d->kind;
+    put16(at + 6, (uint32_t)plan->spec_size);
+    at[8] = (unsigned char)plan->flags;
     at[9] = (unsigned char)d->ndim;
-    memcpy(at + TOKEN_SEGMENT, segment->bytes, sizeof segment->bytes);
+    memcpy(at + TOKEN_SEGMENT, token->bytes, sizeof token->bytes);
     put32(at + TOKEN_PLACE, place.pid);
     put32(at + TOKEN_PLACE + 4, place.fd);
     put64(at + TOKEN_OFFSET, d->offset);
@@ -189,22 +222,18 @@ static PyObject *token_encode(SharedArrayObject *a, const description *d, const 
         put64(at + TOKEN_DIMS + 8 * (d->ndim + i), d->strides[i]);
     }
     at += TOKEN_SPEC(d->ndim);
-    memcpy(at, a->dtype->spec, spec);
-    if (part > 0)
-        file_part_write(at + spec, &file, ist_segment_size(array_root(a)->segment));
-    return bytes;
+    memcpy(at, plan->spec, plan->spec_size);
+    if (plan->part > 0)
+        file_part_write(at + plan->spec_size, &plan->file, ist_segment_size(segment));
 }
 
-/* What a token says: any numbers for shape, strides and offset, until array_fits has compared them with the segment. */
-typedef struct parsed_token {
-    ist_token segment;
-    ist_place place;
-    description is;
-    bool private;       /* to its process */
-    file_part file;     /* owned, likewise */
-    DTypeObject *dtype; /* owned, once it is decoded */
-    Py_ssize_t dims[2 * IST_MAX_NDIM];
-} parsed_token;
+PyObject *token_encode(core_state *state, const described *d, const ist_token *token) {
+    token_plan plan;
+    PyObject *bytes = plan_token(state, &d->is, d->segment, &plan) < 0 ? NULL : PyBytes_FromStringAndSize(NULL, plan.size);
+    if (bytes != NULL)
+        write_token(&plan, d->segment, token, (unsigned char *)PyBytes_AS_STRING(bytes));
+    return bytes;
+}
 
 int token_refuse(const char *why) {
     PyErr_Format(PyExc_ValueError, "not an array token: %s", why);
@@ -220,6 +249,24 @@ static void token_decode_dims(const unsigned char *at, parsed_token *out) {
     out->is.offset = (Py_ssize_t)get64(at + TOKEN_OFFSET);
 }
 
+static void token_decode_segment(const unsigned char *at, parsed_token *out) {
+    memcpy(out->segment.bytes, at + TOKEN_SEGMENT, sizeof out->segment.bytes);
+    out->place = (ist_place){.pid = get32(at + TOKEN_PLACE), .fd = get32(at + TOKEN_PLACE + 4)};
+}
+
+/* Of what isn't an array; the head is checked. */
+static int token_decode_handle(const unsigned char *at, Py_ssize_t size, parsed_token *out) {
+    const Py_ssize_t note = get16(at + 6);
+    if (at[5] >= SHARE_KINDS)
+        return token_refuse("an unknown kind of object");
+    if (note > SHARE_NOTE || size != TOKEN_DIMS + note || at[8] != 0 || at[9] != 0 || get64(at + TOKEN_OFFSET) != 0)
+        return token_refuse("its kind of object has nothing of what it says");
+    *out = (parsed_token){.is = {.kind = (share_kind)at[5], .note_size = (uint8_t)note}};
+    memcpy(out->is.note, at + TOKEN_DIMS, (size_t)note);
+    token_decode_segment(at, out);
+    return 0;
+}
+
 static int token_decode(core_state *state, const unsigned char *at, Py_ssize_t size, parsed_token *out) {
     if (size < TOKEN_DIMS || memcmp(at, "ISTA", 4) != 0)
         return token_refuse("it doesn't begin as one");
@@ -231,9 +278,12 @@ static int token_decode(core_state *state, const unsigned char *at, Py_ssize_t s
         (at[8] & (TOKEN_FILE | TOKEN_PRIVATE)) == (TOKEN_FILE | TOKEN_PRIVATE))
         return token_refuse("an unknown flag");
     for (int i = 10; i < TOKEN_SEGMENT; i++) {
-        if (at[5] != 0 || at[i] != 0)
+        if (at[i] != 0)
             return token_refuse("bytes that must be 0 aren't");
     }
+    if (at[5] != SHARE_ARRAY)
+        return token_decode_handle(at, size, out);
+    out->is.kind = SHARE_ARRAY;
     const int ndim = at[9];
     const Py_ssize_t rest = size - TOKEN_SPEC(ndim) - get16(at + 6);
     if (ndim > IST_MAX_NDIM || rest < 0 || (rest > 0 && (at[8] & TOKEN_FILE) == 0))
@@ -255,14 +305,13 @@ static int token_decode(core_state *state, const unsigned char *at, Py_ssize_t s
     out->is.readonly = (at[8] & TOKEN_READONLY) != 0;
     out->is.tracks = (at[8] & TOKEN_TRACKS) != 0;
     out->private = (at[8] & TOKEN_PRIVATE) != 0;
-    memcpy(out->segment.bytes, at + TOKEN_SEGMENT, sizeof out->segment.bytes);
-    out->place = (ist_place){.pid = get32(at + TOKEN_PLACE), .fd = get32(at + TOKEN_PLACE + 4)};
+    token_decode_segment(at, out);
     token_decode_dims(at, out);
     return 0;
 }
 
-/* Copies the bytes of any object with the buffer interface into *out, checked. */
-static int token_from_object(core_state *state, PyObject *object, parsed_token *out) {
+/* Bytes that may change while they are being checked are the caller's copy. */
+int token_from_object(core_state *state, PyObject *object, parsed_token *out) {
     if (!PyObject_CheckBuffer(object)) {
         PyErr_Format(PyExc_TypeError, "a token is bytes, and a name is a str, not %.200s", Py_TYPE(object)->tp_name);
         return -1;
@@ -286,18 +335,30 @@ static int token_from_object(core_state *state, PyObject *object, parsed_token *
     return result;
 }
 
-static PyObject *token_clear(parsed_token *token) {
+PyObject *token_clear(parsed_token *token) {
     Py_CLEAR(token->dtype);
     file_part_clear(&token->file);
     return NULL;
 }
 
-/* The array a token describes, over `segment`; takes both. */
-static PyObject *token_receive(core_state *state, ist_segment segment, parsed_token *token) {
+/* Nobody's to touch as an array. */
+static bool is_of_a_handle(ist_segment segment) {
+    ist_segment_info info;
+    ist_segment_read_info(segment, &info);
+    return info.kind == IST_KIND_QUEUE;
+}
+
+/* What a token describes, over `segment`; takes both. */
+PyObject *token_receive(core_state *state, ist_segment segment, parsed_token *token) {
     const description *d = &token->is;
+    if (d->kind != SHARE_ARRAY)
+        return handle_new(state, d->kind, segment, d->note, d->note_size);
     const uint32_t flags = d->readonly ? ARRAY_READONLY : 0;
     PyObject *a = NULL;
-    if (d->tracks) {
+    if (is_of_a_handle(segment)) {
+        token_refuse("its segment is a queue's");
+        ist_segment_release(segment);
+    } else if (d->tracks) {
         a = (PyObject *)array_new_tracking(state, segment, token->dtype, d->ndim, d->shape, flags);
     } else if (!array_fits(ist_segment_size(segment), token->dtype->itemsize, d->ndim, d->shape, d->strides, d->offset)) {
         PyErr_Format(PyExc_ValueError, "not an array token: what it describes reaches outside its segment of %zu bytes",
@@ -308,6 +369,36 @@ static PyObject *token_receive(core_state *state, ist_segment segment, parsed_to
     }
     token_clear(token);
     return a;
+}
+
+ist_message *message_from_token(core_state *state, const unsigned char *at, Py_ssize_t size, ist_segment segment, const uint64_t *lease) {
+    parsed_token token;
+    ist_message *message = NULL;
+    if (token_decode(state, at, size, &token) < 0) {
+        ist_segment_release(segment);
+        return NULL;
+    }
+    if (lease != NULL && segment_of(state, &token, lease, &segment) < 0) {
+        token_clear(&token);
+        return NULL;
+    }
+    description *d = &token.is;
+    if (d->kind == SHARE_ARRAY) {
+        d->spec = token.dtype->spec;
+        if (dtype_is_native(token.dtype)) {
+            d->spec = NULL;
+            d->code = token.dtype->code;
+        }
+    }
+    if (d->kind == SHARE_ARRAY && (is_of_a_handle(segment) || (!d->tracks && !array_fits(ist_segment_size(segment), token.dtype->itemsize,
+                                                                                         d->ndim, d->shape, d->strides, d->offset))))
+        token_refuse("what it describes reaches outside its segment");
+    else
+        message = message_new(segment, d);
+    if (message == NULL)
+        ist_segment_release(segment);
+    token_clear(&token);
+    return message;
 }
 
 static uint32_t segment_token_word(const ist_token *token, int at) {
@@ -349,20 +440,22 @@ static PyObject *raise_gone(core_state *state, int error, const ist_token *token
     return NULL;
 }
 
-PyDoc_STRVAR(token_doc, "token($self, /)\n--\n\n"
-                        "Bytes that describe this array: its segment, dtype, shape, strides and whether it is read-only.\n\n"
-                        "isthmus.attach() makes an array of the same memory from them, as long as somebody owns it: a token owns nothing.");
+PyDoc_STRVAR(token_doc,
+             "token($self, /)\n--\n\n"
+             "Bytes that say which one this is: its segment and kind; of an array dtype, shape, strides, whether it is read-only.\n\n"
+             "isthmus.attach() makes another handle of the same memory of them, as long as somebody owns it: a token owns nothing.");
 
-static PyObject *array_token(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    SharedArrayObject *a = (SharedArrayObject *)self;
-    if (hold_enter(a, HOLD_SHARED) < 0)
+static core_state *state_of_self(PyObject *self) { return (core_state *)PyType_GetModuleState(Py_TYPE(self)); }
+
+static PyObject *method_token(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    core_state *state = state_of_self(self);
+    described d;
+    if (describe_begin(state, self, &d) < 0)
         return NULL;
-    description d = describe(a);
     ist_token token;
-    int error = ist_segment_token(array_root(a)->segment, &token);
-    PyObject *bytes =
-        error < 0 ? raise_error(state_of(a), error, "a token of an array of %zd bytes", a->nbytes) : token_encode(a, &d, &token);
-    hold_leave(a, HOLD_SHARED);
+    int error = ist_segment_token(d.segment, &token);
+    PyObject *bytes = error < 0 ? raise_error(state, error, "a token of %R", (PyObject *)Py_TYPE(self)) : token_encode(state, &d, &token);
+    describe_end(&d);
     return bytes;
 }
 
@@ -407,7 +500,7 @@ static int refuse_private(core_state *state, const parsed_token *token) {
 }
 
 /* The segment that a token describes; number: its lease's, of a pickle (NULL: none). -1 with an exception. */
-static int segment_of(core_state *state, const parsed_token *token, const uint64_t *number, ist_segment *out) {
+int segment_of(core_state *state, const parsed_token *token, const uint64_t *number, ist_segment *out) {
     if (refuse_private(state, token) < 0)
         return -1;
     int error = number != NULL ? load(token, *number, out) : acquire(token, out);
@@ -441,38 +534,38 @@ static const char *name_of(PyObject *object, Py_ssize_t *length) {
 
 PyDoc_STRVAR(publish_doc,
              "publish($self, name, /)\n--\n\n"
-             "Gives this array a name by which any process of this user can attach() to it.\n\n"
+             "Gives this array, or queue, a name by which any process of this user can attach() to it.\n\n"
              "A name owns nothing: it is gone with the array's last holder, or after unpublish(). At most 200 bytes; FileExistsError\n"
              "if a living array of the domain has it.");
 
-static PyObject *array_publish(PyObject *self, PyObject *object) {
-    SharedArrayObject *a = (SharedArrayObject *)self;
+static PyObject *method_publish(PyObject *self, PyObject *object) {
+    core_state *state = state_of_self(self);
+    described d;
     Py_ssize_t length;
     const char *name = name_of(object, &length);
-    if (name == NULL || hold_enter(a, HOLD_SHARED) < 0)
+    if (name == NULL || describe_begin(state, self, &d) < 0)
         return NULL;
-    description d = describe(a);
-    ist_segment segment = array_root(a)->segment;
     ist_token token;
-    int error = ist_segment_token(segment, &token);
-    PyObject *bytes = error < 0 ? NULL : token_encode(a, &d, &token);
+    int error = ist_segment_token(d.segment, &token);
+    PyObject *bytes = error < 0 ? NULL : token_encode(state, &d, &token);
     if (bytes != NULL && PyBytes_GET_SIZE(bytes) > TOKEN_FEW) {
         PyErr_Format(
             PyExc_ValueError,
             "the array can't be published under a name: the description of its dtype (%zu bytes) and, of a file, the path have %zd "
             "bytes, at most %zd",
-            strlen(a->dtype->spec), PyBytes_GET_SIZE(bytes) - TOKEN_SPEC(d.ndim), (Py_ssize_t)TOKEN_FEW - TOKEN_SPEC(d.ndim));
+            strlen(((SharedArrayObject *)self)->dtype->spec), PyBytes_GET_SIZE(bytes) - TOKEN_SPEC(d.is.ndim),
+            (Py_ssize_t)TOKEN_FEW - TOKEN_SPEC(d.is.ndim)); /* a handle's token is short */
         Py_CLEAR(bytes);
     }
     if (bytes != NULL) {
         Py_BEGIN_ALLOW_THREADS
-        error = ist_name_publish(name, (size_t)length, segment, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
+        error = ist_name_publish(name, (size_t)length, d.segment, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
         Py_END_ALLOW_THREADS
         Py_DECREF(bytes);
     }
-    hold_leave(a, HOLD_SHARED);
+    describe_end(&d);
     if (error < 0)
-        return raise_error(state_of(a), error, "publishing an array as %R", object);
+        return raise_error(state, error, "publishing as %R", object);
     return bytes == NULL ? NULL : Py_NewRef(Py_None);
 }
 
@@ -543,204 +636,18 @@ static PyObject *core_attach(PyObject *module, PyObject *object) {
     return token_receive(state, segment, &token);
 }
 
-/* ---- pickle ------------------------------------------------------------------------------------------------------------------------- */
-
-/* Contents instead of a reference: inside isthmus.pickle_by_value(). 1, 0, or -1 with an exception. */
-static int by_value(PyObject *module) {
-    PyObject *variable = PyObject_GetAttrString(module, "_by_value");
-    if (variable == NULL)
-        return -1;
-    PyObject *value = NULL;
-    int error = PyContextVar_Get(variable, Py_False, &value);
-    Py_DECREF(variable);
-    if (error < 0)
-        return -1;
-    int yes = PyObject_IsTrue(value);
-    Py_DECREF(value);
-    return yes;
-}
-
-static PyObject *reduce_contents(PyObject *module, SharedArrayObject *a) {
-    if (array_tracks(a)) {
-        SharedArrayObject *now = array_now(a);
-        PyObject *result = now == NULL ? NULL : reduce_contents(module, now);
-        Py_XDECREF((PyObject *)now);
-        return result;
-    }
-    PyObject *rebuild = PyObject_GetAttrString(module, "_rebuild_contents");
-    PyObject *shape = PyTuple_New(a->ndim);
-    PyObject *contents = PyObject_CallMethod((PyObject *)a, "tobytes", NULL); /* counts what it copies */
-    if (rebuild == NULL || shape == NULL || contents == NULL)
-        goto fail;
-    for (int i = 0; i < a->ndim; i++) {
-        PyObject *length = PyLong_FromSsize_t(ARRAY_SHAPE(a)[i]);
-        if (length == NULL)
-            goto fail;
-        PyTuple_SET_ITEM(shape, i, length);
-    }
-    return Py_BuildValue("N(sNN)", rebuild, a->dtype->spec, shape, contents);
-fail:
-    Py_XDECREF(rebuild);
-    Py_XDECREF(shape);
-    Py_XDECREF(contents);
-    return NULL;
-}
-
-/* Every call takes a number of its own, since CPython converts a message as often as it likes and may never read the result. */
-static PyObject *reduce_lease(core_state *state, SharedArrayObject *a) {
-    if (hold_enter(a, HOLD_SHARED) < 0)
-        return NULL;
-    description d = describe(a);
-    ist_segment segment = array_root(a)->segment;
-    ist_token token;
-    PyObject *result = NULL;
-    uint64_t number;
-    int error = ist_segment_token(segment, &token);
-    if (error == 0)
-        error = ist_lease_take(segment, &number);
-    if (error < 0) {
-        raise_error(state, error, "pickling an array of %zd bytes", a->nbytes);
-    } else {
-        PyObject *bytes = token_encode(a, &d, &token);
-        if (bytes != NULL)
-            result = Py_BuildValue("O(NK)", state->rebuild, bytes, (unsigned long long)number);
-        if (result == NULL)
-            ist_lease_strike(&token, number);
-    }
-    hold_leave(a, HOLD_SHARED);
-    return result;
-}
-
-PyDoc_STRVAR(reduce_doc, "__reduce__($self, /)\n--\n\n"
-                         "Pickles a reference under a lease, or the contents inside isthmus.pickle_by_value().");
-
-static PyObject *array_reduce(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    SharedArrayObject *a = (SharedArrayObject *)self;
-    if (array_check(a) < 0)
-        return NULL;
-    PyObject *module = PyType_GetModule(Py_TYPE(self)); /* borrowed from the type */
-    int value = module != NULL ? by_value(module) : -1;
-    if (value < 0)
-        return NULL;
-    report_leases_sometimes();
-    return value ? reduce_contents(module, a) : reduce_lease(state_of_module(module), a);
-}
-
-PyDoc_STRVAR(rebuild_doc, "_rebuild($module, token, number, /)\n--\n\n"
-                          "What a pickled array calls: the array that token describes; ends the lease of that number.");
-
-static PyObject *core_rebuild(PyObject *module, PyObject *arguments) {
-    core_state *state = state_of_module(module);
-    PyObject *bytes;
-    unsigned long long given;
-    if (!PyArg_ParseTuple(arguments, "OK:_rebuild", &bytes, &given))
-        return NULL;
-    parsed_token token;
-    if (token_from_object(state, bytes, &token) < 0)
-        return NULL;
-    ist_segment segment;
-    const uint64_t number = given;
-    if (segment_of(state, &token, &number, &segment) < 0) {
-        token_clear(&token);
-        message_report_leases(); /* says in the log what the exception is about */
-        return NULL;
-    }
-    return token_receive(state, segment, &token);
-}
-
-/* Lengths of a tuple into shape; their product in *items. */
-static int lengths_from_tuple(PyObject *tuple, Py_ssize_t *shape, Py_ssize_t *items) {
-    Py_ssize_t product = 1;
-    bool too_many = false, empty = false;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++) {
-        shape[i] = PyLong_AsSsize_t(PyTuple_GET_ITEM(tuple, i));
-        if (shape[i] == -1 && PyErr_Occurred())
-            return -1;
-        if (shape[i] < 0) {
-            PyErr_Format(PyExc_ValueError, "a pickled array with a length of %zd", shape[i]);
-            return -1;
-        }
-        empty |= shape[i] == 0;
-        too_many |= __builtin_mul_overflow(product, shape[i], &product);
-    }
-    *items = empty ? 0 : too_many ? PY_SSIZE_T_MAX : product;
-    return 0;
-}
-
-PyDoc_STRVAR(rebuild_contents_doc, "_rebuild_contents($module, spec, shape, contents, /)\n--\n\n"
-                                   "What an array calls that was pickled by value: a new array with these contents.");
-
-static PyObject *core_rebuild_contents(PyObject *module, PyObject *arguments) {
-    core_state *state = state_of_module(module);
-    PyObject *lengths, *result = NULL;
-    const char *spec;
-    Py_ssize_t spec_length;
-    Py_buffer contents;
-    if (!PyArg_ParseTuple(arguments, "s#O!y*:_rebuild_contents", &spec, &spec_length, &PyTuple_Type, &lengths, &contents))
-        return NULL;
-    Py_ssize_t shape[IST_MAX_NDIM], items, bytes;
-    ist_segment segment;
-    DTypeObject *dtype = dtype_from_spec(state, spec, spec_length);
-    if (dtype == NULL)
-        goto done;
-    if (dtype->itemsize == 0 || refuse_subarray(dtype) < 0) {
-        if (!PyErr_Occurred())
-            PyErr_Format(PyExc_ValueError, "a pickled array with elements of no bytes: '%s'", spec);
-        goto done;
-    }
-    if (PyTuple_GET_SIZE(lengths) > IST_MAX_NDIM) {
-        PyErr_Format(PyExc_ValueError, "a pickled array with %zd dimensions; at most %d", PyTuple_GET_SIZE(lengths), IST_MAX_NDIM);
-        goto done;
-    }
-    if (lengths_from_tuple(lengths, shape, &items) < 0)
-        goto done;
-    if (__builtin_mul_overflow(items, dtype->itemsize, &bytes) || bytes != contents.len) {
-        PyErr_Format(PyExc_ValueError, "a pickled array of shape %R and dtype %s with %zd bytes of contents", lengths, dtype->str,
-                     contents.len);
-        goto done;
-    }
-    int error = ist_segment_create((size_t)bytes, 0, &segment);
-    if (error < 0) {
-        raise_error(state, error, "unpickling an array of %zd bytes", bytes);
-        goto done;
-    }
-    if (bytes > 0)
-        memcpy(ist_segment_data(segment), contents.buf, (size_t)bytes);
-    ist_count_copied((size_t)bytes);
-    ist_segment_set_creator(segment, (uint64_t)state->interpreter);
-    result = (PyObject *)array_new_root(state, segment, dtype, (int)PyTuple_GET_SIZE(lengths), shape, NULL, 0, 0);
-done:
-    Py_XDECREF(dtype);
-    PyBuffer_Release(&contents);
-    return result;
-}
-
 /* ---- into the module ---------------------------------------------------------------------------------------------------------------- */
 
-PyMethodDef message_array_methods[] = {
-    {"token", array_token, METH_NOARGS, token_doc},
-    {"publish", array_publish, METH_O, publish_doc},
-    {"__reduce__", array_reduce, METH_NOARGS, reduce_doc},
+PyMethodDef message_methods[] = {
+    {"token", method_token, METH_NOARGS, token_doc},
+    {"publish", method_publish, METH_O, publish_doc},
     {NULL, NULL, 0, NULL},
 };
 
 static PyMethodDef module_methods[] = {
     {"attach", core_attach, METH_O, attach_doc},
     {"unpublish", core_unpublish, METH_O, unpublish_doc},
-    {"set_pickle_lease", core_set_pickle_lease, METH_O, set_pickle_lease_doc},
-    {"_rebuild", core_rebuild, METH_VARARGS, rebuild_doc},
-    {"_rebuild_contents", core_rebuild_contents, METH_VARARGS, rebuild_contents_doc},
     {NULL, NULL, 0, NULL},
 };
 
-int message_init(PyObject *module, core_state *state) {
-    if (PyModule_AddFunctions(module, module_methods) < 0)
-        return -1;
-    state->rebuild = PyObject_GetAttrString(module, "_rebuild");
-    if (state->rebuild == NULL)
-        return -1;
-    PyObject *variable = PyContextVar_New("isthmus.pickle_by_value", Py_False);
-    int error = PyModule_AddObjectRef(module, "_by_value", variable); /* variable may be NULL: then the exception stays */
-    Py_XDECREF(variable);
-    return error;
-}
+int message_init(PyObject *module, core_state *Py_UNUSED(state)) { return PyModule_AddFunctions(module, module_methods); }

@@ -4,6 +4,7 @@
  * Py_mod_gil isn't declared: that comes with the proof that nothing races without it.
  */
 #include "clone.h"
+#include "queue.h"
 
 #include <pthread.h>
 
@@ -298,11 +299,11 @@ static int core_exec(PyObject *module) {
     if (state->block == NULL)
         return -1;
     if (errors_init(module, state) < 0 || info_init(module, state) < 0 || dtype_init(module, state) < 0 || array_init(module, state) < 0 ||
-        transfer_init(module, state) < 0 || PyModule_AddFunctions(module, core_functions) < 0 ||
+        transfer_init(module, state) < 0 || queue_init(module, state) < 0 || PyModule_AddFunctions(module, core_functions) < 0 ||
         PyModule_AddFunctions(module, create_functions) < 0 || PyModule_AddFunctions(module, asarray_functions) < 0 ||
         PyModule_AddFunctions(module, memmap_functions) < 0 || PyModule_AddFunctions(module, dlpack_functions) < 0 ||
         PyModule_AddFunctions(module, arrow_functions) < 0 || atomics_init(module) < 0 || message_init(module, state) < 0 ||
-        clone_init(module, state) < 0 || worker_init(module, state) < 0)
+        pickle_init(module, state) < 0 || clone_init(module, state) < 0 || worker_init(module, state) < 0)
         return -1;
     return xid_register(state); /* last: from here on arrays may come in */
 }
@@ -315,6 +316,8 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->dtype_type);
     Py_VISIT(state->worker_type);
     Py_VISIT(state->transfer_type);
+    for (int i = 0; i < SHARE_KINDS; i++)
+        Py_VISIT(state->handle_types[i]);
     Py_VISIT(state->info_type);
     Py_VISIT(state->Error);
     Py_VISIT(state->SegmentGoneError);
@@ -325,6 +328,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     for (int i = 0; i < IST_NUMBERS; i++)
         Py_VISIT(state->dtypes[i]);
     Py_VISIT(state->known);
+    Py_VISIT(state->queue_helpers);
     return clone_traverse(state, visit, arg);
 }
 
@@ -332,6 +336,7 @@ static int core_clear(PyObject *module) {
     core_state *state = state_of_module(module);
     clone_fini(state);
     Py_CLEAR(state->known);
+    Py_CLEAR(state->queue_helpers);
     for (int i = 0; i < IST_NUMBERS; i++)
         Py_CLEAR(state->dtypes[i]);
     Py_CLEAR(state->rebuild);
@@ -339,6 +344,8 @@ static int core_clear(PyObject *module) {
     Py_CLEAR(state->dtype_type);
     Py_CLEAR(state->worker_type);
     Py_CLEAR(state->transfer_type);
+    for (int i = 0; i < SHARE_KINDS; i++)
+        Py_CLEAR(state->handle_types[i]);
     Py_CLEAR(state->info_type);
     Py_CLEAR(state->Error);
     Py_CLEAR(state->SegmentGoneError);

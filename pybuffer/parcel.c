@@ -1,12 +1,14 @@
 /* parcel.c: packs what a call carries into memory that belongs to no interpreter, and unpacks it in the other one.
  *
- * Relies on: message.c for arrays.
+ * Relies on: message.c for arrays and handles.
  *
  * Invariants (README.md, M1 and W5)
  *   every message in messages[0 .. count) that isn't NULL is owned by the parcel, so that in_flight is exact on every path
  *   error != NULL  =>  bytes and messages are empty
  */
 #include "parcel.h"
+
+#include "shareable.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +41,7 @@ static int parcel_pack_bytes(parcel *p, PyObject *payload) {
 }
 
 static int parcel_pack_refs(core_state *state, parcel *p, PyObject *refs) {
-    PyObject *fast = PySequence_Fast(refs, "refs must be a sequence of SharedArray");
+    PyObject *fast = PySequence_Fast(refs, "refs must be a sequence of SharedArray and Queue");
     if (fast == NULL)
         return -1;
     Py_ssize_t count = PySequence_Fast_GET_SIZE(fast);
@@ -48,11 +50,11 @@ static int parcel_pack_refs(core_state *state, parcel *p, PyObject *refs) {
         PyErr_NoMemory();
     for (Py_ssize_t i = 0; p->messages != NULL && i < count; i++) {
         PyObject *ref = PySequence_Fast_GET_ITEM(fast, i);
-        if (!Py_IS_TYPE(ref, state->array_type)) {
-            PyErr_Format(PyExc_TypeError, "refs[%zd] must be a SharedArray, not %.200s", i, Py_TYPE(ref)->tp_name);
+        if (share_kind_of(state, Py_TYPE(ref)) < 0) {
+            PyErr_Format(PyExc_TypeError, "refs[%zd] must be a SharedArray or Queue, not %.200s", i, Py_TYPE(ref)->tp_name);
             break;
         }
-        p->messages[i] = message_from_array((SharedArrayObject *)ref);
+        p->messages[i] = message_from_object(state, ref);
         if (p->messages[i] == NULL)
             break;
         p->count = i + 1;
@@ -74,12 +76,12 @@ PyObject *parcel_unpack(core_state *state, parcel *p) {
     for (Py_ssize_t i = 0; i < p->count; i++) {
         ist_message *message = p->messages[i];
         p->messages[i] = NULL; /* taken, whatever comes */
-        SharedArrayObject *array = message_receive(state, message);
-        if (array == NULL) {
+        PyObject *ref = message_receive(state, message);
+        if (ref == NULL) {
             Py_DECREF(refs);
             return NULL;
         }
-        PyTuple_SET_ITEM(refs, i, (PyObject *)array);
+        PyTuple_SET_ITEM(refs, i, ref);
     }
     return Py_BuildValue("y#N", p->bytes, p->size, refs);
 }

@@ -59,7 +59,7 @@ static void transfer_dealloc(PyObject *self) {
 
 static PyObject *transfer_take(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     ist_message *message = take_or_raise(self);
-    return message == NULL ? NULL : (PyObject *)message_receive(state_of_transfer(self), message);
+    return message == NULL ? NULL : message_receive(state_of_transfer(self), message);
 }
 
 static PyObject *transfer_release(PyObject *self, PyObject *Py_UNUSED(ignored)) {
@@ -72,16 +72,16 @@ static PyObject *transfer_release(PyObject *self, PyObject *Py_UNUSED(ignored)) 
 /* As the array itself: under a lease, or by its contents. A failure leaves it as it was. */
 static PyObject *transfer_reduce(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     ist_message *message = take_or_raise(self);
-    SharedArrayObject *a = message == NULL ? NULL : message_receive(state_of_transfer(self), message);
+    PyObject *a = message == NULL ? NULL : message_receive(state_of_transfer(self), message);
     if (a == NULL)
         return NULL;
-    PyObject *reduced = PyObject_CallMethod((PyObject *)a, "__reduce__", NULL);
+    PyObject *reduced = PyObject_CallMethod(a, "__reduce__", NULL);
     if (reduced == NULL) {
         PyObject *raised = PyErr_GetRaisedException();
-        ((TransferObject *)self)->message = message_from_array(a);
+        ((TransferObject *)self)->message = message_from_array((SharedArrayObject *)a);
         PyErr_SetRaisedException(raised);
     }
-    Py_DECREF((PyObject *)a);
+    Py_DECREF(a);
     return reduced;
 }
 

@@ -1,4 +1,4 @@
-/* xid.c: CPython's own carriers (concurrent.interpreters' queues and calls, 3.12's channels, 3.13's queues) take arrays by reference.
+/* xid.c: CPython's own carriers (concurrent.interpreters' queues and calls, 3.12's channels, 3.13's queues) take arrays and handles by reference.
  *
  * Relies on: the registry of cross-interpreter data, per interpreter for heap types, looked up by exact type. It holds the type by a weak
  * reference and is cleared with the interpreter (read in the sources of 3.12 to 3.15), so that nothing has to be unregistered.
@@ -16,10 +16,8 @@
 
 #if XID_KNOWN
 
-void *xid_send(PyObject *object) {
-    PyTypeObject *type = Py_TYPE(object); /* registered: one of the two, of this interpreter */
-    core_state *state = (core_state *)PyType_GetModuleState(type);
-    return type == state->transfer_type ? transfer_send(object) : message_from_array((SharedArrayObject *)object);
+void *xid_send(PyObject *object) { /* of a registered type, of this interpreter */
+    return message_from_object((core_state *)PyType_GetModuleState(Py_TYPE(object)), object);
 }
 
 void xid_free(void *data) { message_free(data); }
@@ -34,20 +32,24 @@ PyObject *xid_receive(void **data) {
             message_free(message);
         return NULL;
     }
-    PyObject *array = NULL;
+    PyObject *received = NULL;
     core_state *state = state_of_module(module);
     if (message != NULL)
-        array = (PyObject *)message_receive(state, message);
+        received = message_receive(state, message);
     else
-        PyErr_SetString(state->SegmentGoneError, "this message was received before, and its array belongs to that receiver: send it again");
+        PyErr_SetString(state->SegmentGoneError,
+                        "this message was received before, and what it had belongs to that receiver: send it again");
     Py_DECREF(module);
-    return array;
+    return received;
 }
 
 int xid_register(core_state *state) {
     const char *wanted = getenv("ISTHMUS_XIDATA");
     if (wanted != NULL && strcmp(wanted, "0") == 0)
         return 0;
+    for (int i = SHARE_ARRAY + 1; i < SHARE_KINDS; i++)
+        if (xid_register_type(state->handle_types[i]) < 0)
+            return -1;
     return xid_register_type(state->array_type) < 0 ? -1 : xid_register_type(state->transfer_type);
 }
 

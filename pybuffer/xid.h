@@ -19,7 +19,7 @@
 
 #if XID_KNOWN
 /* xid.c. `data` is the struct's field of that name: xid_send's result, NULL with an exception. */
-void *xid_send(PyObject *object); /* an array, or a transfer, whose message it takes */
+void *xid_send(PyObject *object); /* an array, a handle, or a transfer, whose message it takes */
 PyObject *xid_receive(void **data); /* always takes *data and sets it NULL */
 void xid_free(void *data);          /* never received; plain C */
 

@@ -1,4 +1,5 @@
-/* listen.c: file descriptors that are readable when a queue has a message, or a lock is free: for loops that wait for many things.
+/* listen.c: file descriptors that are readable when a queue has a message, room, or no task left, or a lock is free: for loops that wait for
+ * many things.
  *
  *   a handle listens  <=>  it has an eventfd and is in the list here
  *   a process listens to a segment  <=>  its bit is set there in `armed` (until a sweep, also when it is dead)
@@ -28,28 +29,28 @@ static void write_fd(struct isti_listener *l) {
         (void)!isti_os.write(fd, &one, sizeof one);
 }
 
-/* Handles of this process that listen to row `index` of d; NULL: all for which there is something. */
-static void tell_here(const struct isti_domain *d, uint32_t index) {
+/* Handles of this process that listen to this of row `index` of d; NULL: all for which there is something. */
+static void tell_here(const struct isti_domain *d, uint32_t index, const _Atomic(uint32_t) *listened) {
     pthread_mutex_lock(&mutex);
     for (struct isti_listener *l = first; l != NULL; l = l->next)
-        if (d != NULL ? l->d == d && l->index == index : l->is_ready(l))
+        if (d != NULL ? l->d == d && l->index == index && l->listened == listened : l->is_ready(l))
             write_fd(l);
     pthread_mutex_unlock(&mutex);
 }
 
-void isti_listen_tell_slow(struct isti_domain *d, uint32_t index, _Atomic(uint64_t) *armed) {
+void isti_listen_tell_slow(struct isti_domain *d, uint32_t index, const _Atomic(uint32_t) *listened, _Atomic(uint64_t) *armed) {
     for (uint32_t i = 0; i < ISTI_WORDS; i++)
         /* seq_cst: as the look before */
         for (uint64_t word = atomic_load_explicit(&armed[i], memory_order_seq_cst); word != 0; word &= word - 1) {
             const uint32_t m = i * 64 + (uint32_t)__builtin_ctzll(word);
             if (m == d->me)
-                tell_here(d, index);
+                tell_here(d, index, listened);
             else if (m < d->members)
                 isti_member_ring(d, m);
         }
 }
 
-void isti_listen_poll(void) { tell_here(NULL, 0); }
+void isti_listen_poll(void) { tell_here(NULL, 0, NULL); }
 
 bool isti_listener_clear(struct isti_listener *l) {
     const int fd = atomic_load_explicit(&l->fd, memory_order_acquire); /* acquire: pairs with isti_listener_fileno */

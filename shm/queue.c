@@ -105,12 +105,27 @@ static int make_ring(struct isti_domain *d, uint64_t slots, uint64_t maxsize, is
     return error;
 }
 
-/* After a put, or shutdown. */
-static void tell_listeners(const struct isti_ring_view *v) { isti_listen_tell(v->d, v->index, &v->ring->listened, v->ring->armed); }
+/* ---- listening by descriptors, see listen.c */
 
-static bool is_ready(const struct isti_listener *l) {
-    return isti_queue_is_waiting(&((const struct ist_queue *)(const void *)((const char *)l - offsetof(struct ist_queue, listener)))->view);
+static bool has_room(const struct isti_ring_view *v);
+static bool all_done(const struct isti_ring_view *v);
+
+static _Atomic(uint32_t) *listened(const struct isti_ring_view *v, ist_queue_side side) {
+    return side == IST_QUEUE_MESSAGES ? &v->ring->listened : side == IST_QUEUE_ROOM ? &v->ring->room_listened : &v->ring->done_listened;
 }
+
+/* After it has happened. */
+static void tell_listeners(const struct isti_ring_view *v, ist_queue_side side) {
+    isti_listen_tell(v->d, v->index, listened(v, side), v->ring->armed);
+}
+
+static const struct isti_ring_view *view_of(const struct isti_listener *l, ist_queue_side side) {
+    return &((const struct ist_queue *)(const void *)((const char *)(l - side) - offsetof(struct ist_queue, sides)))->view;
+}
+static bool has_message(const struct isti_listener *l) { return isti_queue_is_waiting(view_of(l, IST_QUEUE_MESSAGES)); }
+static bool has_a_place(const struct isti_listener *l) { return has_room(view_of(l, IST_QUEUE_ROOM)); }
+static bool has_no_task(const struct isti_listener *l) { return all_done(view_of(l, IST_QUEUE_DONE)); }
+static bool (*const ready[ISTI_SIDES])(const struct isti_listener *) = {has_message, has_a_place, has_no_task};
 
 int ist_queue_open(ist_segment s, ist_queue **out) {
     if (ist_segment_is_null(s) || out == NULL || !is_queue(s))
@@ -129,13 +144,15 @@ int ist_queue_open(ist_segment s, ist_queue **out) {
     }
     q->segment = s;
     q->epoch = ist_epoch();
-    q->listener = (struct isti_listener){.d = d,
-                                         .index = q->view.index,
-                                         .epoch = q->epoch,
-                                         .armed = q->view.ring->armed,
-                                         .listened = &q->view.ring->listened,
-                                         .is_ready = is_ready};
-    isti_listener_begin(&q->listener);
+    for (ist_queue_side side = 0; side < ISTI_SIDES; side++) {
+        q->sides[side] = (struct isti_listener){.d = d,
+                                                .index = q->view.index,
+                                                .epoch = q->epoch,
+                                                .armed = q->view.ring->armed,
+                                                .listened = listened(&q->view, side),
+                                                .is_ready = ready[side]};
+        isti_listener_begin(&q->sides[side]);
+    }
     for (int i = 0; i < 3; i++)
         atomic_store_explicit(&q->spin[i], SPIN_FIRST, memory_order_relaxed); /* relaxed: nobody else has it */
     *out = q;
@@ -186,14 +203,19 @@ void ist_queue_release(ist_queue *q) {
     if (q == NULL)
         return;
     if (is_usable(q))
-        isti_listener_end(&q->listener);
+        for (int side = 0; side < ISTI_SIDES; side++)
+            isti_listener_end(&q->sides[side]);
     ist_segment_release(q->segment);
     isti_os.free(q);
 }
 
 ist_segment ist_queue_segment(const ist_queue *q) { return q->segment; }
 
-int ist_queue_fileno(ist_queue *q, int *out) { return q == NULL || out == NULL ? -EINVAL : isti_listener_fileno(&q->listener, out); }
+int ist_queue_fileno_of(ist_queue *q, ist_queue_side side, int *out) {
+    return q == NULL || out == NULL || (unsigned)side >= ISTI_SIDES ? -EINVAL : isti_listener_fileno(&q->sides[side], out);
+}
+
+int ist_queue_fileno(ist_queue *q, int *out) { return ist_queue_fileno_of(q, IST_QUEUE_MESSAGES, out); }
 
 /* ---- waiting */
 
@@ -396,7 +418,7 @@ static int fill(struct ist_queue *q, const struct outgoing *o, uint64_t t) {
     atomic_exchange_explicit(&slot->word, isti_slot_word(t, ISTI_SLOT_FULL, 0), memory_order_seq_cst);
     IST_POINT(PUT_FULL);
     isti_event_wake_one(&q->view.ring->not_empty);
-    tell_listeners(&q->view);
+    tell_listeners(&q->view, IST_QUEUE_MESSAGES);
     IST_POINT(PUT_WOKEN);
     return 0;
 }
@@ -417,6 +439,21 @@ int ist_queue_put(ist_queue *q, const ist_queue_message *message, uint64_t deadl
     if (!ist_segment_is_null(o.list))
         ist_segment_release(o.list);
     return error;
+}
+
+int ist_queue_await_room(ist_queue *q, uint64_t deadline, ist_waiter *waiter) {
+    if (!is_usable(q))
+        return -ENOTRECOVERABLE;
+    while (!has_room(&q->view)) {
+        if (isti_listener_clear(&q->sides[IST_QUEUE_ROOM]) && has_room(&q->view))
+            break;
+        int error = suspect_head(q);
+        if (error == 0)
+            error = deadline == 0 ? -ETIMEDOUT : wait_turn(q, &q->view.ring->not_full, has_room, SPIN_PUT, deadline, waiter);
+        if (error < 0)
+            return would_wait(error, deadline);
+    }
+    return 0;
 }
 
 /* ---- getting */
@@ -446,6 +483,7 @@ static bool advance(struct ist_queue *q, uint64_t h) {
 static void has_advanced(struct ist_queue *q, uint64_t h) {
     isti_ring_punch(&q->view, h + 1);
     isti_event_wake_one(&q->view.ring->not_full);
+    tell_listeners(&q->view, IST_QUEUE_ROOM);
     IST_POINT(GET_WOKEN);
 }
 
@@ -552,10 +590,10 @@ int ist_queue_get(ist_queue *q, ist_queue_message *out, uint64_t deadline, ist_w
         const bool shut = is_shut(&q->view);
         uint64_t written = 0;
         int error = try_get(q, out, &written);
-        if (error == -EAGAIN && !shut && isti_listener_clear(&q->listener)) { /* and once more, for a message that was told in between */
+        if (error == -EAGAIN && !shut && isti_listener_clear(&q->sides[IST_QUEUE_MESSAGES])) { /* and once more, for a message that was told in between */
             error = try_get(q, out, &written);
             if (error != -EAGAIN)
-                tell_listeners(&q->view); /* there may be more */
+                tell_listeners(&q->view, IST_QUEUE_MESSAGES); /* there may be more */
         }
         if (error != -EAGAIN && error != -EBUSY)
             return error;
@@ -598,8 +636,11 @@ int ist_queue_task_done(ist_queue *q) {
         /* seq_cst: before the look whether join waits; release: what was done is seen by who joins */
     } while (!atomic_compare_exchange_weak_explicit(done, &now, now + 1, memory_order_seq_cst, memory_order_relaxed));
     IST_POINT(DONE_COUNTED);
-    if (all_done(&q->view) && isti_event_awaited(&q->view.ring->all_done))
-        isti_event_wake_all(&q->view.ring->all_done);
+    if (all_done(&q->view)) {
+        if (isti_event_awaited(&q->view.ring->all_done))
+            isti_event_wake_all(&q->view.ring->all_done);
+        tell_listeners(&q->view, IST_QUEUE_DONE);
+    }
     return 0;
 }
 
@@ -607,6 +648,8 @@ int ist_queue_join(ist_queue *q, uint64_t deadline, ist_waiter *waiter) {
     if (!is_usable(q))
         return -ENOTRECOVERABLE;
     while (!all_done(&q->view)) {
+        if (isti_listener_clear(&q->sides[IST_QUEUE_DONE]) && all_done(&q->view))
+            break;
         int error = suspect_head(q); /* what was never put isn't waited for */
         if (error > 0)
             continue;
@@ -657,7 +700,8 @@ int ist_queue_shutdown(ist_queue *q, bool immediate) {
     isti_event_wake_all(&ring->not_empty);
     isti_event_wake_all(&ring->not_full);
     isti_event_wake_all(&ring->all_done);
-    tell_listeners(&q->view);
+    for (ist_queue_side side = 0; side < ISTI_SIDES; side++)
+        tell_listeners(&q->view, side);
     return error;
 }
 

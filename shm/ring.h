@@ -35,17 +35,19 @@ struct isti_ring {
     uint64_t base;    /* the first position */
     /* who waits, each on a line of its own */
     _Alignas(64) _Atomic(uint32_t) not_empty;
-    _Atomic(uint32_t) listened; /* 1: somebody has listened, ever: put looks at `armed` */
+    _Atomic(uint32_t) listened; /* 1: somebody has listened for messages, ever: put looks at `armed` */
     _Alignas(64) _Atomic(uint32_t) not_full;
+    _Atomic(uint32_t) room_listened; /* the same for room, and get */
     _Alignas(64) _Atomic(uint32_t) all_done;
     _Atomic(uint32_t) shutdown; /* bit 0: nothing is put any more */
     /* how much of what was put needn't be waited for by join: put = tail - base */
     _Atomic(uint64_t) done;     /* task_done was called so often */
     _Atomic(uint64_t) skips;    /* position 48 of the next one to be looked at | skipped so far 16 */
+    _Atomic(uint32_t) done_listened; /* as room_listened, for all tasks being done */
     /* sparse: slots of positions below floor + slots may be claimed; who holds `puncher` (member + 1) gives memory back and moves it on */
     _Alignas(64) _Atomic(uint64_t) floor;
     _Atomic(uint32_t) puncher;
-    _Alignas(64) _Atomic(uint64_t) armed[ISTI_WORDS]; /* bit m: member m listens by a descriptor (listen.c) */
+    _Alignas(64) _Atomic(uint64_t) armed[ISTI_WORDS]; /* bit m: member m listens to something by a descriptor (listen.c) */
     uint64_t unused[8];
 };
 static_assert(sizeof(struct isti_ring) == 512, "slot 56 begins a page, see ring.c");

@@ -82,16 +82,27 @@ IST_API ist_segment ist_queue_segment(const ist_queue *q);
  * see ist_segment_file), -EINTR, -ECANCELED, -ENOMEM, those of ist_segment_token. */
 IST_MUST_CHECK IST_API int ist_queue_put(ist_queue *q, const ist_queue_message *message, uint64_t deadline, ist_waiter *waiter);
 
+/* Waits until there is room, or the queue is shut: 0, and a put may succeed, or says -ESHUTDOWN; another sender may be faster. For who
+ * has something to do between the wait and the put. Errors: -EAGAIN, -ETIMEDOUT, -EINTR, -ECANCELED. */
+IST_MUST_CHECK IST_API int ist_queue_await_room(ist_queue *q, uint64_t deadline, ist_waiter *waiter);
+
 /* Takes the first message. A message that is just being written is waited for, up to 20 ms even with deadline 0.
  * Errors: -EAGAIN, -ETIMEDOUT (empty), -ESHUTDOWN (empty for good), -EINTR, -ECANCELED, -ENOMEM (the message stays), -EBADMSG (the message
  * made no sense, and is gone). */
 IST_MUST_CHECK IST_API int ist_queue_get(ist_queue *q, ist_queue_message *out, uint64_t deadline, ist_waiter *waiter);
 
-/* A descriptor, made at the first call, that poll(2) finds readable when ist_queue_get with deadline 0 may succeed (or says -ESHUTDOWN):
- * never missed, sometimes in vain. A get that finds the queue empty makes it unreadable; don't read it. For messages of other processes it
- * needs this process's housekeeper. Ownership: the handle's, closed with it; a forked child's handle has none until it asks. Errors:
- * -EMFILE, -ENFILE, -ENOMEM. */
-IST_MUST_CHECK IST_API int ist_queue_fileno(ist_queue *q, int *out);
+/* What a descriptor tells: when these, with deadline 0, may succeed (or say -ESHUTDOWN). */
+typedef enum ist_queue_side {
+    IST_QUEUE_MESSAGES, /* ist_queue_get */
+    IST_QUEUE_ROOM,     /* ist_queue_await_room */
+    IST_QUEUE_DONE      /* ist_queue_join */
+} ist_queue_side;
+
+/* A descriptor, made at the first call, that poll(2) finds readable then: never missed, sometimes in vain. The call that finds nothing makes
+ * it unreadable; don't read it. For what other processes do it needs this process's housekeeper. Ownership: the handle's, closed with it; a
+ * forked child's handle has none until it asks. Errors: -EMFILE, -ENFILE, -ENOMEM, -EINVAL. */
+IST_MUST_CHECK IST_API int ist_queue_fileno_of(ist_queue *q, ist_queue_side side, int *out);
+IST_MUST_CHECK IST_API int ist_queue_fileno(ist_queue *q, int *out); /* of IST_QUEUE_MESSAGES */
 
 /* As queue.Queue: every message counts as a task; one that was got is done when this was called for it. -ERANGE: called too often. */
 IST_MUST_CHECK IST_API int ist_queue_task_done(ist_queue *q);

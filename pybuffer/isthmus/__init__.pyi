@@ -2,6 +2,7 @@ from . import atomics as atomics
 from ._core import CloneError as CloneError
 from ._core import DetachedError as DetachedError
 from ._core import Error as Error
+from ._core import Queue as Queue
 from ._core import SegmentGoneError as SegmentGoneError
 from ._core import SegmentInfo as SegmentInfo
 from ._core import SharedArray as SharedArray
@@ -34,6 +35,7 @@ from ._core import zeros_like as zeros_like
 from ._numpy import install_numpy_allocator as install_numpy_allocator
 from ._numpy import numpy_allocator as numpy_allocator
 from ._pickle import pickle_by_value as pickle_by_value
+from ._queue import ShutDown as ShutDown
 from .pool import BrokenWorkerPool as BrokenWorkerPool
 from .pool import Future as Future
 from .pool import WorkerPool as WorkerPool
@@ -44,9 +46,11 @@ __all__ = [
     "DetachedError",
     "Error",
     "Future",
+    "Queue",
     "SegmentGoneError",
     "SegmentInfo",
     "SharedArray",
+    "ShutDown",
     "Transfer",
     "WorkerError",
     "WorkerPool",

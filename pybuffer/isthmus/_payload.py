@@ -18,13 +18,14 @@ from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from ._core import SharedArray, Transfer, _count_copied, array, dtype
+from ._core import Queue, SharedArray, Transfer, _count_copied, array, dtype
 
 __all__ = ["MAIN_NAMES", "Unpickler", "dumps", "read_frame", "write_frame"]
 
 if TYPE_CHECKING:
     Arrays = tuple[SharedArray[Any], ...]
 
+_BY_REFERENCE = (SharedArray, Queue)  # what an interpreter's handle is of, and the message has another of
 MAIN_NAMES = ("__main__", "__mp_main__")  # the script, and the script as a worker runs it again
 _SHARED_FROM = 1 << 15  # bytes: smaller ndarrays are pickled, which takes less time (one of 64 bytes 1 µs instead of 9; even at 48 KiB)
 
@@ -133,7 +134,7 @@ class _Collected:
 
     def reduce(self, obj: Any) -> Any:
         kind = type(obj)
-        if kind is SharedArray:
+        if kind in _BY_REFERENCE:
             self.arrays.append(obj._handle())  # the message's own: the sender may release its own at once
             return _array, (len(self.arrays) - 1,)
         if kind is Transfer:
