@@ -204,11 +204,11 @@ static void barrier_dealloc(PyObject *self) {
 
 static const PyMethodDef own_methods[] = {
     {"wait", FAST_KEYWORDS(barrier_wait),
-     PyDoc_STR("wait($self, /, timeout=None)\n--\n\n"
-               "Waits until all parties have called it. How many came before. threading.BrokenBarrierError if the barrier is broken or reset\n"
-               "meanwhile, as by a timeout, abort(), or the death of a process that waits.")},
-    {"reset", barrier_reset, METH_NOARGS,
-     PyDoc_STR("reset($self, /)\n--\n\nMakes it as new; whoever waits gets BrokenBarrierError.")},
+     PyDoc_STR(
+         "wait($self, /, timeout=None)\n--\n\n"
+         "Waits until all parties have called it. How many came before. threading.BrokenBarrierError if the barrier is broken or reset\n"
+         "meanwhile, as by a timeout, abort(), or the death of a process that waits.")},
+    {"reset", barrier_reset, METH_NOARGS, PyDoc_STR("reset($self, /)\n--\n\nMakes it as new; whoever waits gets BrokenBarrierError.")},
     {"abort", barrier_abort, METH_NOARGS,
      PyDoc_STR("abort($self, /)\n--\n\nBreaks it: whoever waits, or comes until reset(), gets BrokenBarrierError.")},
     {NULL, NULL, 0, NULL},
@@ -228,9 +228,10 @@ static void merge(void) {
         attributes[3 + i] = handle_attributes[i];
 }
 
-PyDoc_STRVAR(barrier_doc, "Barrier(parties, action=None, timeout=None)\n--\n\n"
-                          "threading.Barrier between threads, interpreters and processes: whatever carries an array carries a barrier, with its\n"
-                          "timeout. One with an action stays in its interpreter. A process that is killed inside wait() breaks it, within seconds.");
+PyDoc_STRVAR(barrier_doc,
+             "Barrier(parties, action=None, timeout=None)\n--\n\n"
+             "threading.Barrier between threads, interpreters and processes: whatever carries an array carries a barrier, with its\n"
+             "timeout. One with an action stays in its interpreter. A process that is killed inside wait() breaks it, within seconds.");
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)barrier_doc},

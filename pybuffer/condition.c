@@ -248,10 +248,12 @@ static const PyMethodDef own_methods[] = {
                "Gives the lock back, waits until notified, at most timeout seconds, and takes the lock again. Whether it was notified.\n"
                "If whoever had the lock then died, LockAbandonedError is raised with the lock held, as `with` demands.")},
     {"wait_for", FAST_KEYWORDS(condition_wait_for),
-     PyDoc_STR("wait_for($self, /, predicate, timeout=None)\n--\n\nWaits until predicate() is true, at most timeout seconds. Its last result.")},
+     PyDoc_STR(
+         "wait_for($self, /, predicate, timeout=None)\n--\n\nWaits until predicate() is true, at most timeout seconds. Its last result.")},
     {"notify", FAST_KEYWORDS(condition_notify),
-     PyDoc_STR("notify($self, /, n=1)\n--\n\nWakes n of those that wait, the longest waiting first. RuntimeError without the lock. One that is\n"
-               "killed before it has heard of it passes it on.")},
+     PyDoc_STR(
+         "notify($self, /, n=1)\n--\n\nWakes n of those that wait, the longest waiting first. RuntimeError without the lock. One that is\n"
+         "killed before it has heard of it passes it on.")},
     {"notify_all", condition_notify_all, METH_NOARGS, PyDoc_STR("notify_all($self, /)\n--\n\nWakes all that wait.")},
     {"notifyAll", condition_notify_all, METH_NOARGS, NULL},
     {"__enter__", lock_method_enter, METH_NOARGS, NULL},
@@ -261,11 +263,12 @@ static const PyMethodDef own_methods[] = {
 
 static PyMethodDef methods[48];
 static pthread_once_t merged = PTHREAD_ONCE_INIT;
-static void merge(void) { sync_merge_methods(methods, sizeof methods / sizeof *methods, own_methods); }
+static void merge(void) { sync_merge_acquired(methods, sizeof methods / sizeof *methods, own_methods); }
 
-PyDoc_STRVAR(condition_doc, "Condition(lock=None)\n--\n\n"
-                            "threading.Condition between threads, interpreters and processes: whatever carries an array carries a condition, with\n"
-                            "its lock: an isthmus.Lock or RLock; None: a new RLock. Two handles of one condition are equal.");
+PyDoc_STRVAR(condition_doc,
+             "Condition(lock=None)\n--\n\n"
+             "threading.Condition between threads, interpreters and processes: whatever carries an array carries a condition, with\n"
+             "its lock: an isthmus.Lock or RLock; None: a new RLock. Two handles of one condition are equal.");
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)condition_doc},

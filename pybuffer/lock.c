@@ -45,9 +45,7 @@ int lock_release(SharedHandle *h) {
         PyErr_SetString(PyExc_RuntimeError,
                         ist_sync_type_of(sync_of(h)) == IST_LOCK ? "release unlocked lock" : "cannot release un-acquired lock");
         return -1;
-    case -EACCES:
-        PyErr_SetString(PyExc_RuntimeError, "the lock is held by the parent process: a forked child can't release it");
-        return -1;
+    case -EACCES: PyErr_SetString(PyExc_RuntimeError, "the lock is held by the parent process: a forked child can't release it"); return -1;
     default: raise_sync_error(h, error, "release"); return -1;
     }
 }
@@ -172,36 +170,25 @@ static PyMethodDef lock_all[40], rlock_all[40];
 static pthread_once_t merged = PTHREAD_ONCE_INIT;
 
 static void merge(void) {
-    PyMethodDef own[24];
-    size_t n = 0;
-    for (const PyMethodDef *m = lock_methods; m->ml_name != NULL; m++)
-        own[n++] = *m;
-    for (const PyMethodDef *m = async_methods; m->ml_name != NULL; m++)
-        own[n++] = *m;
-    own[n] = (PyMethodDef){NULL, NULL, 0, NULL};
-    sync_merge_methods(lock_all, sizeof lock_all / sizeof *lock_all, own);
-    n = 0;
-    for (const PyMethodDef *m = rlock_methods; m->ml_name != NULL; m++)
-        own[n++] = *m;
-    for (const PyMethodDef *m = async_methods; m->ml_name != NULL; m++)
-        own[n++] = *m;
-    own[n] = (PyMethodDef){NULL, NULL, 0, NULL};
-    sync_merge_methods(rlock_all, sizeof rlock_all / sizeof *rlock_all, own);
+    sync_merge_acquired(lock_all, sizeof lock_all / sizeof *lock_all, lock_methods);
+    sync_merge_acquired(rlock_all, sizeof rlock_all / sizeof *rlock_all, rlock_methods);
 }
 
-PyDoc_STRVAR(lock_doc, "Lock()\n--\n\n"
-                       "threading.Lock between threads, interpreters and processes: whatever carries an array carries a lock.\n\n"
-                       "An owner is an interpreter of a process: when it is killed, ends, or lets go of its last handle, the next one to take the\n"
-                       "lock gets LockAbandonedError, once. After a fork what the parent held is the parent's. Nobody starves: who has waited for\n"
-                       "a millisecond goes first. Two handles of one lock are equal.");
-PyDoc_STRVAR(rlock_doc, "RLock()\n--\n\n"
-                        "threading.RLock between threads, interpreters and processes; see Lock. Its owner is a thread, and it is abandoned also\n"
-                        "when that ends. Tasks of one asyncio loop are one thread, so they aren't kept apart by it.");
+PyDoc_STRVAR(lock_doc,
+             "Lock()\n--\n\n"
+             "threading.Lock between threads, interpreters and processes: whatever carries an array carries a lock.\n\n"
+             "An owner is an interpreter of a process: when it is killed, ends, or lets go of its last handle, the next one to take the\n"
+             "lock gets LockAbandonedError, once. After a fork what the parent held is the parent's. Nobody starves: who has waited for\n"
+             "a millisecond goes first. Two handles of one lock are equal.");
+PyDoc_STRVAR(rlock_doc,
+             "RLock()\n--\n\n"
+             "threading.RLock between threads, interpreters and processes; see Lock. Its owner is a thread, and it is abandoned also\n"
+             "when that ends. Tasks of one asyncio loop are one thread, so they aren't kept apart by it.");
 
 #define SLOTS(prefix, table)                                                                                                               \
-    {Py_tp_doc, (void *)prefix##_doc}, {Py_tp_new, prefix##_new}, {Py_tp_dealloc, handle_dealloc}, {Py_tp_repr, lock_repr},                 \
-        {Py_tp_richcompare, handle_richcompare}, {Py_tp_hash, handle_hash}, {Py_tp_methods, table},                                        \
-        {Py_tp_getset, handle_attributes}, {Py_tp_members, handle_members}, {                                                              \
+    {Py_tp_doc, (void *)prefix##_doc}, {Py_tp_new, prefix##_new}, {Py_tp_dealloc, handle_dealloc}, {Py_tp_repr, lock_repr},                \
+        {Py_tp_richcompare, handle_richcompare}, {Py_tp_hash, handle_hash}, {Py_tp_methods, table}, {Py_tp_getset, handle_attributes},     \
+        {Py_tp_members, handle_members}, {                                                                                                 \
         0, NULL                                                                                                                            \
     }
 static PyType_Slot lock_slots[] = {SLOTS(lock, lock_all)};
@@ -209,8 +196,10 @@ static PyType_Slot rlock_slots[] = {SLOTS(rlock, rlock_all)};
 
 static PyType_Spec lock_spec = {
     .name = "isthmus.Lock", .basicsize = sizeof(SharedHandle), .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, .slots = lock_slots};
-static PyType_Spec rlock_spec = {
-    .name = "isthmus.RLock", .basicsize = sizeof(SharedHandle), .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, .slots = rlock_slots};
+static PyType_Spec rlock_spec = {.name = "isthmus.RLock",
+                                 .basicsize = sizeof(SharedHandle),
+                                 .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+                                 .slots = rlock_slots};
 
 int locks_init(PyObject *module, core_state *state) {
     pthread_once(&merged, merge);

@@ -87,10 +87,10 @@ static PyObject *core_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
     return Py_BuildValue("{s:K,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "allocated", (ull)s.allocated,
                          "mapped", (ull)s.mapped, "segments", (ull)s.segments, "owners", (ull)s.owners, "exports",
                          (long long)block_exports(), "leases", (ull)s.leases, "lease_bytes", (ull)s.lease_bytes, "leases_expired",
-                         (ull)s.leases_expired, "in_flight", (long long)s.in_flight, "queues", (ull)s.queues, "locks", (ull)s.locks, "leaked",
-                         (ull)(s.saturated + orphaned), "saturated", (ull)s.saturated, "orphaned", (ull)orphaned, "misuses", (ull)s.misuses,
-                         "retired", (ull)s.retired, "bytes_copied", (ull)s.bytes_copied, "published", (ull)s.published, "processes",
-                         (ull)s.processes, "waiting", (ull)s.waiting);
+                         (ull)s.leases_expired, "in_flight", (long long)s.in_flight, "queues", (ull)s.queues, "locks", (ull)s.locks,
+                         "leaked", (ull)(s.saturated + orphaned), "saturated", (ull)s.saturated, "orphaned", (ull)orphaned, "misuses",
+                         (ull)s.misuses, "retired", (ull)s.retired, "bytes_copied", (ull)s.bytes_copied, "published", (ull)s.published,
+                         "processes", (ull)s.processes, "waiting", (ull)s.waiting);
 }
 
 static PyObject *core_segments(PyObject *module, PyObject *Py_UNUSED(ignored)) {
@@ -277,8 +277,8 @@ static int errors_init(PyObject *module, core_state *state) {
         new_error(module, "CloneError", "What can't be cloned, with the path that leads there; or bytes that aren't a clone.", state->Error,
                   PyExc_TypeError);
     state->LockAbandonedError =
-        new_error(module, "LockAbandonedError", "Whoever held the lock died, or ended; raised once to the next that takes it.", state->Error,
-                  PyExc_RuntimeError);
+        new_error(module, "LockAbandonedError", "Whoever held the lock died, or ended; raised once to the next that takes it.",
+                  state->Error, PyExc_RuntimeError);
     return state->SegmentGoneError == NULL || state->DetachedError == NULL || state->WorkerError == NULL || state->CloneError == NULL ||
                    state->LockAbandonedError == NULL
                ? -1
@@ -306,11 +306,12 @@ static int core_exec(PyObject *module) {
     if (state->block == NULL)
         return -1;
     if (errors_init(module, state) < 0 || info_init(module, state) < 0 || dtype_init(module, state) < 0 || array_init(module, state) < 0 ||
-        transfer_init(module, state) < 0 || queue_init(module, state) < 0 || sync_init(module, state) < 0 || PyModule_AddFunctions(module, core_functions) < 0 ||
-        PyModule_AddFunctions(module, create_functions) < 0 || PyModule_AddFunctions(module, asarray_functions) < 0 ||
-        PyModule_AddFunctions(module, memmap_functions) < 0 || PyModule_AddFunctions(module, dlpack_functions) < 0 ||
-        PyModule_AddFunctions(module, arrow_functions) < 0 || atomics_init(module) < 0 || message_init(module, state) < 0 ||
-        pickle_init(module, state) < 0 || clone_init(module, state) < 0 || worker_init(module, state) < 0)
+        transfer_init(module, state) < 0 || queue_init(module, state) < 0 || sync_init(module, state) < 0 ||
+        PyModule_AddFunctions(module, core_functions) < 0 || PyModule_AddFunctions(module, create_functions) < 0 ||
+        PyModule_AddFunctions(module, asarray_functions) < 0 || PyModule_AddFunctions(module, memmap_functions) < 0 ||
+        PyModule_AddFunctions(module, dlpack_functions) < 0 || PyModule_AddFunctions(module, arrow_functions) < 0 ||
+        atomics_init(module) < 0 || message_init(module, state) < 0 || pickle_init(module, state) < 0 || clone_init(module, state) < 0 ||
+        worker_init(module, state) < 0)
         return -1;
     return xid_register(state); /* last: from here on arrays may come in */
 }

@@ -103,8 +103,8 @@ static PyObject *semaphore_repr(PyObject *self) {
         return PyUnicode_FromFormat("<isthmus.%s, detached>", name);
     if (read_info(self, &info) < 0)
         return NULL;
-    PyObject *limit = h->kind == SHARE_BOUNDED_SEMAPHORE ? PyUnicode_FromFormat("/%llu", (unsigned long long)info.limit)
-                                                         : PyUnicode_FromString("");
+    PyObject *limit =
+        h->kind == SHARE_BOUNDED_SEMAPHORE ? PyUnicode_FromFormat("/%llu", (unsigned long long)info.limit) : PyUnicode_FromString("");
     PyObject *text = limit == NULL ? NULL
                                    : PyUnicode_FromFormat("<isthmus.%s %u.%u: value=%llu%U>", name, h->segment.index, h->segment.generation,
                                                           (unsigned long long)info.value, limit);
@@ -194,16 +194,14 @@ static PyObject *event_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     {"acquire", FAST_KEYWORDS(semaphore_acquire),                                                                                          \
      PyDoc_STR("acquire($self, /, blocking=True, timeout=None)\n--\n\n"                                                                    \
                "Takes a permit; waits for one, unless blocking is false, at most timeout seconds. Whether it got one.")},                  \
-        {"release", FAST_KEYWORDS(semaphore_release), PyDoc_STR(release_doc)}, {"__enter__", semaphore_enter, METH_NOARGS, NULL},           \
+        {"release", FAST_KEYWORDS(semaphore_release), PyDoc_STR(release_doc)}, {"__enter__", semaphore_enter, METH_NOARGS, NULL},          \
         {"__exit__", FAST(semaphore_exit), NULL},
 
 static const PyMethodDef semaphore_methods[] = {
-    SEMAPHORE_METHODS(RELEASE_DOC "OverflowError above 2,147,483,647.")
-    {NULL, NULL, 0, NULL},
+    SEMAPHORE_METHODS(RELEASE_DOC "OverflowError above 2,147,483,647."){NULL, NULL, 0, NULL},
 };
 static const PyMethodDef bounded_methods[] = {
-    SEMAPHORE_METHODS(RELEASE_DOC "ValueError if that were more than at first.")
-    {NULL, NULL, 0, NULL},
+    SEMAPHORE_METHODS(RELEASE_DOC "ValueError if that were more than at first."){NULL, NULL, 0, NULL},
 };
 static const PyMethodDef event_methods[] = {
     {"set", event_set, METH_NOARGS, PyDoc_STR("set($self, /)\n--\n\nSets it, and wakes all that wait.")},
@@ -222,34 +220,24 @@ static PyGetSetDef semaphore_attributes[8] = {
 };
 static pthread_once_t merged = PTHREAD_ONCE_INIT;
 
-static void add(PyMethodDef *out, size_t room, const PyMethodDef *own) {
-    PyMethodDef all[24];
-    size_t n = 0;
-    for (const PyMethodDef *m = own; m->ml_name != NULL; m++)
-        all[n++] = *m;
-    for (const PyMethodDef *m = async_methods; m->ml_name != NULL; m++)
-        all[n++] = *m;
-    all[n] = (PyMethodDef){NULL, NULL, 0, NULL};
-    sync_merge_methods(out, room, all);
-}
-
 static void merge(void) {
-    add(semaphore_all, sizeof semaphore_all / sizeof *semaphore_all, semaphore_methods);
-    add(bounded_all, sizeof bounded_all / sizeof *bounded_all, bounded_methods);
+    sync_merge_acquired(semaphore_all, sizeof semaphore_all / sizeof *semaphore_all, semaphore_methods);
+    sync_merge_acquired(bounded_all, sizeof bounded_all / sizeof *bounded_all, bounded_methods);
     sync_merge_methods(event_all, sizeof event_all / sizeof *event_all, event_methods);
     for (size_t i = 0; handle_attributes[i].name != NULL; i++)
         semaphore_attributes[1 + i] = handle_attributes[i];
 }
 
-PyDoc_STRVAR(semaphore_doc, "Semaphore(value=1)\n--\n\n"
-                            "threading.Semaphore between threads, interpreters and processes: whatever carries an array carries a semaphore.\n\n"
-                            "Permits aren't anybody's: what a killed process had acquired is gone until somebody releases it.");
+PyDoc_STRVAR(semaphore_doc,
+             "Semaphore(value=1)\n--\n\n"
+             "threading.Semaphore between threads, interpreters and processes: whatever carries an array carries a semaphore.\n\n"
+             "Permits aren't anybody's: what a killed process had acquired is gone until somebody releases it.");
 PyDoc_STRVAR(bounded_doc, "BoundedSemaphore(value=1)\n--\n\nA Semaphore that never has more permits than at first.");
 PyDoc_STRVAR(event_doc, "Event()\n--\n\n"
                         "threading.Event between threads, interpreters and processes: whatever carries an array carries an event.");
 
 #define SLOTS(prefix, repr, table, attributes)                                                                                             \
-    {Py_tp_doc, (void *)prefix##_doc}, {Py_tp_new, prefix##_new}, {Py_tp_dealloc, handle_dealloc}, {Py_tp_repr, repr},                      \
+    {Py_tp_doc, (void *)prefix##_doc}, {Py_tp_new, prefix##_new}, {Py_tp_dealloc, handle_dealloc}, {Py_tp_repr, repr},                     \
         {Py_tp_richcompare, handle_richcompare}, {Py_tp_hash, handle_hash}, {Py_tp_methods, table}, {Py_tp_getset, attributes},            \
         {Py_tp_members, handle_members}, {                                                                                                 \
         0, NULL                                                                                                                            \
@@ -259,9 +247,7 @@ static PyType_Slot bounded_slots[] = {SLOTS(bounded, semaphore_repr, bounded_all
 static PyType_Slot event_slots[] = {SLOTS(event, event_repr, event_all, handle_attributes)};
 
 #define SPEC(text, which)                                                                                                                  \
-    {                                                                                                                                      \
-        .name = text, .basicsize = sizeof(SharedHandle), .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, .slots = which            \
-    }
+    {.name = text, .basicsize = sizeof(SharedHandle), .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, .slots = which}
 static PyType_Spec semaphore_spec = SPEC("isthmus.Semaphore", semaphore_slots);
 static PyType_Spec bounded_spec = SPEC("isthmus.BoundedSemaphore", bounded_slots);
 static PyType_Spec event_spec = SPEC("isthmus.Event", event_slots);

@@ -42,15 +42,6 @@ PyObject *sync_new(core_state *state, share_kind kind, ist_sync_type type, uint6
     return handle_new(state, kind, segment, note, size);
 }
 
-void sync_merge_methods(PyMethodDef *out, size_t room, const PyMethodDef *own) {
-    const PyMethodDef *const tables[] = {handle_copy_methods, message_methods, pickle_methods, own};
-    size_t n = 0;
-    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
-        for (const PyMethodDef *m = tables[i]; m->ml_name != NULL && n < room - 1; m++)
-            out[n++] = *m;
-    out[n] = (PyMethodDef){NULL, NULL, 0, NULL};
-}
-
 int sync_add_type(PyObject *module, core_state *state, share_kind kind, PyType_Spec *spec) {
     PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
     state->handle_types[kind] = type;
@@ -67,10 +58,11 @@ int sync_init(PyObject *module, core_state *state) {
 /* ---- errors ------------------------------------------------------------------------------------------------------------------------- */
 
 void raise_abandoned(SharedHandle *h) {
-    PyErr_Format(state_of_sync((PyObject *)h)->LockAbandonedError,
-                 "whoever held this %s is gone: its process was killed, its interpreter or thread ended, or its last handle went. What the lock "
-                 "protects may be half done",
-                 shareables[h->kind].name);
+    PyErr_Format(
+        state_of_sync((PyObject *)h)->LockAbandonedError,
+        "whoever held this %s is gone: its process was killed, its interpreter or thread ended, or its last handle went. What the lock "
+        "protects may be half done",
+        shareables[h->kind].name);
 }
 
 PyObject *raise_sync_error(SharedHandle *h, int error, const char *function) {
@@ -205,11 +197,26 @@ static PyObject *method_tell(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     Py_RETURN_NONE;
 }
 
-PyMethodDef async_methods[] = {
-    {"__aenter__", method_aenter, METH_NOARGS, NULL},
-    {"__aexit__", FAST(method_aexit), NULL},
-    {"_fileno", method_fileno, METH_NOARGS, NULL},
-    {"_clear", method_clear, METH_NOARGS, NULL},
-    {"_tell", method_tell, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL},
+static const PyMethodDef async_methods[] = {
+    {"__aenter__", method_aenter, METH_NOARGS, NULL}, {"__aexit__", FAST(method_aexit), NULL},
+    {"_fileno", method_fileno, METH_NOARGS, NULL},    {"_clear", method_clear, METH_NOARGS, NULL},
+    {"_tell", method_tell, METH_NOARGS, NULL},        {NULL, NULL, 0, NULL},
 };
+
+/* ---- tables of methods ------------------------------------------------------------------------------------------------------------------ */
+
+static void merge(PyMethodDef *out, size_t room, const PyMethodDef *const *tables) {
+    size_t n = 0;
+    for (; *tables != NULL; tables++)
+        for (const PyMethodDef *m = *tables; m->ml_name != NULL && n < room - 1; m++)
+            out[n++] = *m;
+    out[n] = (PyMethodDef){NULL, NULL, 0, NULL};
+}
+
+void sync_merge_methods(PyMethodDef *out, size_t room, const PyMethodDef *own) {
+    merge(out, room, (const PyMethodDef *const[]){handle_copy_methods, message_methods, pickle_methods, own, NULL});
+}
+
+void sync_merge_acquired(PyMethodDef *out, size_t room, const PyMethodDef *own) {
+    merge(out, room, (const PyMethodDef *const[]){handle_copy_methods, message_methods, pickle_methods, async_methods, own, NULL});
+}

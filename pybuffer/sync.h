@@ -33,7 +33,8 @@ PyObject *sync_new(core_state *state, share_kind kind, ist_sync_type type, uint6
                    size_t size);
 /* The methods of a type: those by which it crosses, and its own. Not release() and `with`, which mean something else here. */
 void sync_merge_methods(PyMethodDef *out, size_t room, const PyMethodDef *own);
-extern PyMethodDef async_methods[]; /* __aenter__, __aexit__ and what they stand on: for those that are acquired */
+/* The same with `async with`, and what that stands on: for those that are acquired. */
+void sync_merge_acquired(PyMethodDef *out, size_t room, const PyMethodDef *own);
 /* Type and its place in the state. */
 int sync_add_type(PyObject *module, core_state *state, share_kind kind, PyType_Spec *spec);
 

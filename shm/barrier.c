@@ -126,7 +126,8 @@ void ist_barrier_withdraw(ist_sync *s, const ist_arrival *a) {
     if (a->last)
         break_round(s, a->generation);
     else
-        for (uint64_t word = look(s); generation_of(word) == a->generation && (word & BROKEN) == 0 && count_of(word) > 0 && count_of(word) < s->limit;)
+        for (uint64_t word = look(s);
+             generation_of(word) == a->generation && (word & BROKEN) == 0 && count_of(word) > 0 && count_of(word) < s->limit;)
             if (change(s, &word, word - 1))
                 break;
     leave(s);

@@ -332,7 +332,7 @@ static void fill_row(struct isti_domain *d, struct isti_descriptor *row, struct 
     atomic_store_explicit(&row->length, atomic_load_explicit(&slot->size, memory_order_relaxed), memory_order_relaxed);
     atomic_store_explicit(&row->window, local ? d->me : d->window, memory_order_relaxed);
     atomic_store_explicit(&row->current, 0, memory_order_relaxed); /* whoever makes it grows it to its first length */
-    const uint32_t kind = isti_slot_is_growable(slot) ? ISTI_PUBLISHED_GROWABLE
+    const uint32_t kind = isti_slot_is_growable(slot)      ? ISTI_PUBLISHED_GROWABLE
                           : slot_is(slot, ISTI_SLOT_QUEUE) ? ISTI_PUBLISHED_QUEUE
                           : slot_is(slot, ISTI_SLOT_LOCK)  ? ISTI_PUBLISHED_LOCK
                                                            : 0;
@@ -516,7 +516,8 @@ static void settle(struct isti_domain *d, uint32_t index, uint32_t generation, u
     const uint32_t flags = atomic_load_explicit(&row->flags, memory_order_relaxed);
     isti_slot_begin(a->slot, a->data, length, IST_KIND_HEAP,
                     ((flags & ISTI_PUBLISHED_GROWABLE) != 0 ? ISTI_SLOT_GROWABLE : 0) |
-                        ((flags & ISTI_PUBLISHED_QUEUE) != 0 ? ISTI_SLOT_QUEUE : 0) | ((flags & ISTI_PUBLISHED_LOCK) != 0 ? ISTI_SLOT_LOCK : 0));
+                        ((flags & ISTI_PUBLISHED_QUEUE) != 0 ? ISTI_SLOT_QUEUE : 0) |
+                        ((flags & ISTI_PUBLISHED_LOCK) != 0 ? ISTI_SLOT_LOCK : 0));
     /* relaxed: for display */
     atomic_store_explicit(&a->slot->creator, atomic_load_explicit(&row->creator, memory_order_relaxed), memory_order_relaxed);
     d->entries[index] = (struct isti_entry){.generation = generation, .slot = a->slot->index + 1};

@@ -590,7 +590,8 @@ int ist_queue_get(ist_queue *q, ist_queue_message *out, uint64_t deadline, ist_w
         const bool shut = is_shut(&q->view);
         uint64_t written = 0;
         int error = try_get(q, out, &written);
-        if (error == -EAGAIN && !shut && isti_listener_clear(&q->sides[IST_QUEUE_MESSAGES])) { /* and once more, for a message that was told in between */
+        if (error == -EAGAIN && !shut &&
+            isti_listener_clear(&q->sides[IST_QUEUE_MESSAGES])) { /* and once more, for a message that was told in between */
             error = try_get(q, out, &written);
             if (error != -EAGAIN)
                 tell_listeners(&q->view, IST_QUEUE_MESSAGES); /* there may be more */

@@ -52,7 +52,8 @@ static int make(ist_sync_type type, uint64_t value, uint64_t limit, ist_segment 
     memory->magic = ISTI_SYNC_MAGIC;
     memory->type = (uint32_t)type;
     memory->limit = limit;
-    atomic_store_explicit(&memory->word, type == IST_SEMAPHORE ? value : 0, memory_order_relaxed); /* relaxed: nobody else has the segment */
+    atomic_store_explicit(&memory->word, type == IST_SEMAPHORE ? value : 0,
+                          memory_order_relaxed); /* relaxed: nobody else has the segment */
     error = isti_publish_as(s, ISTI_SLOT_LOCK, ISTI_PUBLISHED_LOCK);
     if (error == 0)
         *out = s;
@@ -101,12 +102,8 @@ int ist_sync_open(ist_segment s, ist_sync **out) {
     sync->index = isti_desc_index(desc);
     sync->generation = isti_desc_generation(desc);
     atomic_store_explicit(&sync->spin, SPIN_FIRST, memory_order_relaxed); /* relaxed: nobody else has it */
-    sync->listener = (struct isti_listener){.d = d,
-                                            .index = sync->index,
-                                            .epoch = sync->epoch,
-                                            .armed = memory->armed,
-                                            .listened = &memory->listened,
-                                            .is_ready = is_ready};
+    sync->listener = (struct isti_listener){
+        .d = d, .index = sync->index, .epoch = sync->epoch, .armed = memory->armed, .listened = &memory->listened, .is_ready = is_ready};
     isti_listener_begin(&sync->listener);
     *out = sync;
     return 0;
@@ -208,7 +205,8 @@ static int spin(struct ist_sync *s, isti_try_fn try, void *ctx) {
     uint32_t i = 0;
     for (; i < limit && error == -EAGAIN; i++) {
         isti_relax();
-        error = try(s, ctx, ISTI_FRESH);
+        error = try
+            (s, ctx, ISTI_FRESH);
     }
     const uint32_t twice = 2 * i + 64 < SPIN_MOST ? 2 * i + 64 : SPIN_MOST;
     const uint32_t aim = error == 0 ? twice / 4 : 0;
@@ -236,7 +234,8 @@ static int turn(struct ist_sync *s, isti_try_fn try, void *ctx, ist_waiting *w, 
     isti_stop_announce(w->waiter, event);
     IST_POINT(WAIT_ANNOUNCED);
     const uint64_t now = isti_os.now();
-    int error = try(s, ctx, seniority(w, now));
+    int error = try
+        (s, ctx, seniority(w, now));
     const bool aside = error == -EBUSY;
     bool slept = false, interrupted = false;
     if (error == -EAGAIN || aside) {
@@ -260,16 +259,19 @@ static int turn(struct ist_sync *s, isti_try_fn try, void *ctx, ist_waiting *w, 
     const uint64_t then = isti_os.now();
     if (then - now >= ISTI_BACKSTOP_NS)
         suspect(s);
-    error = try(s, ctx, seniority(w, then));
+    error = try
+        (s, ctx, seniority(w, then));
     return error == -EAGAIN && interrupted ? -EINTR : error;
 }
 
 int isti_sync_wait(struct ist_sync *s, isti_try_fn try, void *ctx, ist_waiting *w) {
     if (w == NULL || w->deadline == 0) {
-        int error = try(s, ctx, w == NULL ? ISTI_FRESH : ISTI_PASSING);
+        int error = try
+            (s, ctx, w == NULL ? ISTI_FRESH : ISTI_PASSING);
         return error == -EBUSY ? -EAGAIN : error;
     }
-    int error = try(s, ctx, w->slept ? seniority(w, isti_os.now()) : ISTI_FRESH);
+    int error = try
+        (s, ctx, w->slept ? seniority(w, isti_os.now()) : ISTI_FRESH);
     if (error == -EAGAIN && !w->slept)
         error = spin(s, try, ctx);
     if (error != -EAGAIN && error != -EBUSY)

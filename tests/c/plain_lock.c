@@ -46,7 +46,7 @@ static void give(ist_sync *s) { CHECK_EQ(ist_lock_unlock(s), 0); }
 static struct {
     ist_sync *lock, *rlock, *semaphore, *event, *barrier;
     uint64_t condition;
-    uint64_t counts[2];          /* plain: guarded by lock and rlock */
+    uint64_t counts[2]; /* plain: guarded by lock and rlock */
     uint32_t items, made, eaten; /* guarded by lock */
     _Atomic(uint32_t) inside, rounds;
     _Atomic(bool) over;
@@ -193,7 +193,7 @@ static struct stage {
     ist_token tokens[KINDS];
     uint64_t condition;
     _Alignas(64) uint64_t first[2], second[2]; /* behind LOCK and RLOCK */
-    uint64_t items;                            /* behind LOCK */
+    uint64_t items; /* behind LOCK */
     _Atomic(uint32_t) told, over, taken, eaten, rounds, permits, sets;
     _Atomic(uint32_t) has_permit[ALL];
 } *stage;
