@@ -7,9 +7,10 @@ never takes anything without returning it at once, so one that is cancelled has 
 from __future__ import annotations
 
 import asyncio
-import queue
+import sys
 from collections import deque
 from collections.abc import AsyncIterator
+from queue import Empty, Full
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,15 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Empty", "Full", "ShutDown"]
 
-Empty = queue.Empty
-Full = queue.Full
+if sys.version_info >= (3, 13):
+    from queue import ShutDown
+else:
 
-if hasattr(queue, "ShutDown"):
-    ShutDown = queue.ShutDown
-else:  # Python 3.12
-
-    class ShutDown(Exception):  # type: ignore[no-redef]
-        """Raised when put/get with shut-down queue."""
+    class ShutDown(Exception):
+        """Raised by put of a queue that was shut down, and by get when it is empty."""
 
 
 _Loop = asyncio.AbstractEventLoop
