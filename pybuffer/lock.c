@@ -17,15 +17,19 @@ int rlock_open(SharedHandle *h, ist_segment segment, const unsigned char *Py_UNU
 /* ---- taking and giving back ----------------------------------------------------------------------------------------------------------- */
 
 struct taking {
-    uint32_t holder;
+    uint32_t holder, count;
 };
 
-static int call_lock(ist_sync *s, void *argument, ist_waiting *w) { return ist_lock_lock(s, ((struct taking *)argument)->holder, w); }
+static int call_lock(ist_sync *s, void *argument, ist_waiting *w) {
+    const struct taking *taking = argument;
+    return ist_lock_lock_count(s, taking->holder, taking->count, w);
+}
 
-int lock_acquire(SharedHandle *h, uint64_t deadline) {
-    struct taking taking = {block_holder(state_of_sync((PyObject *)h)->block)};
+/* So often, if it is an RLock that this thread hasn't. */
+static int acquire_count(SharedHandle *h, uint32_t count, uint64_t deadline) {
+    struct taking taking = {block_holder(state_of_sync((PyObject *)h)->block), count};
     ist_waiting at_once = {0};
-    int error = ist_lock_lock(sync_of(h), taking.holder, deadline == 0 ? &at_once : NULL);
+    int error = ist_lock_lock_count(sync_of(h), taking.holder, count, deadline == 0 ? &at_once : NULL);
     if (error == -EAGAIN && deadline != 0)
         error = sync_wait(h, call_lock, &taking, deadline, NULL);
     switch (error) {
@@ -36,6 +40,8 @@ int lock_acquire(SharedHandle *h, uint64_t deadline) {
     default: raise_sync_error(h, error, "acquire"); return -1;
     }
 }
+
+int lock_acquire(SharedHandle *h, uint64_t deadline) { return acquire_count(h, 1, deadline); }
 
 int lock_release(SharedHandle *h) {
     const int error = ist_lock_unlock(sync_of(h));
@@ -111,6 +117,34 @@ static PyObject *rlock_recursion_count(PyObject *self, PyObject *Py_UNUSED(ignor
     return read_info(self, &info) < 0 ? NULL : PyLong_FromUnsignedLongLong(info.mine ? info.value : 0);
 }
 
+static PyObject *rlock_release_save(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    SharedHandle *h = (SharedHandle *)self;
+    uint32_t count;
+    if (handle_enter(h) < 0)
+        return NULL;
+    const int error = ist_lock_unlock_all(sync_of(h), &count);
+    if (error == -EPERM)
+        PyErr_SetString(PyExc_RuntimeError, "cannot release un-acquired lock");
+    else if (error != 0)
+        raise_sync_error(h, error, "_release_save");
+    handle_leave(h);
+    return error != 0 ? NULL : PyLong_FromUnsignedLong(count);
+}
+
+static PyObject *rlock_acquire_restore(PyObject *self, PyObject *saved) {
+    SharedHandle *h = (SharedHandle *)self;
+    const unsigned long count = PyLong_AsUnsignedLong(saved);
+    if (count == (unsigned long)-1 && PyErr_Occurred())
+        return NULL;
+    if (count < 1 || count > UINT32_MAX)
+        return PyErr_Format(PyExc_ValueError, "an RLock isn't acquired %R times", saved);
+    if (handle_enter(h) < 0)
+        return NULL;
+    const int taken = acquire_count(h, (uint32_t)count, UINT64_MAX);
+    handle_leave(h);
+    return taken < 0 ? NULL : Py_NewRef(Py_None);
+}
+
 static PyObject *lock_repr(PyObject *self) {
     SharedHandle *h = (SharedHandle *)self;
     const char *name = shareables[h->kind].name;
@@ -162,6 +196,8 @@ static const PyMethodDef rlock_methods[] = {
     {"__enter__", lock_method_enter, METH_NOARGS, NULL},
     {"__exit__", FAST(lock_method_exit), NULL},
     {"_is_owned", rlock_is_owned, METH_NOARGS, NULL},
+    {"_release_save", rlock_release_save, METH_NOARGS, NULL},
+    {"_acquire_restore", rlock_acquire_restore, METH_O, NULL},
     {"_recursion_count", rlock_recursion_count, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
