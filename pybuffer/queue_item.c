@@ -399,11 +399,13 @@ void queue_item_sent(queue_item *item) {
 void queue_item_clear(queue_item *item) {
     for (size_t i = 0; i < item->nleases && !item->sent; i++)
         ist_lease_strike(&item->leases[i].token, item->leases[i].number);
+    if (!ist_segment_is_null(item->own))
+        ist_segment_release(item->own);
+    if (!item->encoded)
+        return;
     PyMem_Free(item->leases);
     PyMem_Free(item->many);
-    ist_segment_release(item->own);
-    if (item->encoded)
-        clone_clear(&item->clone);
+    clone_clear(&item->clone);
 }
 
 /* ---- a clone: out ----------------------------------------------------------------------------------------------------------------------- */

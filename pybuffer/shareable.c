@@ -84,8 +84,6 @@ void handle_dealloc(PyObject *self) {
     Py_DECREF((PyObject *)type);
 }
 
-bool handle_is_usable(SharedHandle *h) { return !h->released && h->own != NULL && h->epoch == ist_epoch(); }
-
 int handle_raise_detached(SharedHandle *h) {
     core_state *state = state_of_handle(h);
     PyObject *class = state != NULL && state->DetachedError != NULL ? state->DetachedError : PyExc_ValueError;
@@ -98,7 +96,7 @@ int handle_raise_detached(SharedHandle *h) {
     return -1;
 }
 
-int handle_enter(SharedHandle *h) {
+int handle_enter_slow(SharedHandle *h) {
     bool usable;
     LOCK(h);
     usable = handle_is_usable(h);
@@ -107,7 +105,7 @@ int handle_enter(SharedHandle *h) {
     return usable ? 0 : handle_raise_detached(h);
 }
 
-void handle_leave(SharedHandle *h) {
+void handle_leave_slow(SharedHandle *h) {
     bool last;
     LOCK(h);
     last = --h->uses == 0 && h->released;

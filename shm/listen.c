@@ -114,6 +114,7 @@ static void unlist(struct isti_listener *l) {
 void isti_listener_end(struct isti_listener *l) {
     pthread_mutex_lock(&mutex);
     if (atomic_load_explicit(&l->fd, memory_order_relaxed) >= 0) {
+        write_fd(l); /* whoever has a duplicate of it looks once more, and finds that the handle is gone */
         unlist(l);
         bool another = false;
         for (struct isti_listener *other = first; other != NULL; other = other->next)

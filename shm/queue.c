@@ -309,7 +309,9 @@ static int make_list(const struct ist_queue *q, struct outgoing *o, uint64_t *re
 
 /* The message as its slot will have it. */
 static int prepare(const struct ist_queue *q, const ist_queue_message *m, struct outgoing *o) {
-    *o = (struct outgoing){.segments = segments_of(m), .count = m->count};
+    o->list = (ist_segment){NULL, 0, 0};
+    o->segments = segments_of(m);
+    o->count = m->count;
     const unsigned bytes = (m->size + 7u) / 8;
     const bool listed = m->count > 0 && m->count + bytes > ISTI_BODY_REFS;
     const unsigned refs = listed ? 1 : m->count;
@@ -324,7 +326,8 @@ static int prepare(const struct ist_queue *q, const ist_queue_message *m, struct
     else
         for (unsigned i = 0; i < refs && error == 0; i++)
             error = refer(q, o->segments[i], &o->words[1 + i]);
-    memcpy(&o->words[1 + refs], m->bytes, m->size);
+    for (unsigned i = 0; i < bytes; i++) /* whole words, which is faster than their exact number; nobody looks at what is behind `size` */
+        memcpy(&o->words[1 + refs + i], m->bytes + 8 * i, 8);
     o->used = 1 + refs + bytes;
     if (error != 0 && !ist_segment_is_null(o->list))
         ist_segment_release(o->list);
@@ -514,12 +517,13 @@ static int own(struct ist_queue *q, const uint64_t body[ISTI_BODY], ist_queue_me
         if (error == 0)
             error = list->count > MOST_SEGMENTS ? -EBADMSG : own_all(q->view.d, NULL, list, (uint32_t)list->count, out);
     } else
-        error = own_all(q->view.d, body + 1, NULL, header.refs, out);
+        error = header.refs == 0 ? 0 : own_all(q->view.d, body + 1, NULL, header.refs, out);
     if (error != 0)
         return error;
     out->tag = header.tag;
     out->size = header.size;
-    memcpy(out->bytes, body + 1 + header.refs, header.size);
+    for (unsigned i = 0; i < (header.size + 7u) / 8; i++) /* whole words: see prepare() */
+        memcpy(out->bytes + 8 * i, &body[1 + header.refs + i], 8);
     return 0;
 }
 
@@ -529,14 +533,16 @@ static int take(struct ist_queue *q, uint64_t h, uint64_t word, ist_queue_messag
     uint64_t body[ISTI_BODY];
     for (unsigned i = 0; i < ISTI_BODY; i++)
         body[i] = atomic_load_explicit(&slot->body[i], memory_order_relaxed); /* relaxed: the word was acquired; advance() checks head */
-    *out = (ist_queue_message){.count = 0};
+    out->count = 0;
+    out->many = NULL;
     struct isti_list list = {.count = 0};
     int error = own(q, body, out, &list);
     IST_POINT(GET_HELD);
     const bool taken = error == 0 && advance(q, h);
     if (taken)
         IST_POINT(GET_TAKEN);
-    ist_segment_release(list.segment);
+    if (!ist_segment_is_null(list.segment))
+        ist_segment_release(list.segment);
     if (taken) {
         has_advanced(q, h);
         return 0;

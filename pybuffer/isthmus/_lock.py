@@ -28,7 +28,7 @@ async def enter(lock: _Acquirable) -> bool:
         if lock.acquire(False):
             lock._tell()  # a semaphore may have more
             return True
-        await _readable(fd)
+        await _readable(lock, "lock", fd)
 
 
 async def leave(lock: _Acquirable) -> None:
