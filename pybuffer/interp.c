@@ -18,6 +18,8 @@
 #include "debug.h"
 #include "shareable.h"
 
+#include <isthmus/lock.h>
+
 #include <stdlib.h>
 
 #define BLOCK_KEY "isthmus._core.block.1" /* in the interpreter's dict, and the capsule's name; the number changes with struct ist_block */
@@ -40,6 +42,7 @@ struct ist_block {
     _Atomic(int64_t) roots; /* in the lists */
     _Atomic(uint32_t) holders;
     _Atomic(bool) closed;
+    uint32_t holder; /* of locks: lock.h; 0: none was to be had. Written by who claims the block */
     _Atomic(PyInterpreterState *) interpreter; /* whose it is; compared only */
     ist_block *next; /* in `blocks`; written once, before the block is pushed */
     struct shard shards[SHARDS];
@@ -319,6 +322,15 @@ static void block_report(ist_block *block) {
         }
 }
 
+uint32_t block_holder(const ist_block *block) { return block->holder; }
+
+/* The locks that this interpreter has are abandoned. */
+static void block_end_holder(ist_block *block) {
+    const uint32_t holder = block->holder;
+    block->holder = 0;
+    ist_holder_end(holder);
+}
+
 static void block_sweep(ist_block *block) {
     atomic_store_explicit(&block->closed, true, memory_order_relaxed); /* relaxed: the GIL orders it, or no other thread is left */
     if (debug_is_on())
@@ -326,6 +338,7 @@ static void block_sweep(ist_block *block) {
     for (int i = 0; i < SHARDS; i++)
         shard_sweep(block, &block->shards[i]);
     handles_sweep(block);
+    block_end_holder(block);
 }
 
 /* ---- fork --------------------------------------------------------------------------------------------------------------------------- */
@@ -403,6 +416,8 @@ static int block_make(PyObject *dict) {
         PyErr_NoMemory();
         return -1;
     }
+    if (ist_holder_begin(&block->holder) != 0)
+        block->holder = 0;
     /* relaxed: read by the child of a fork, which has one thread */
     atomic_store_explicit(&block->interpreter, PyInterpreterState_Get(), memory_order_relaxed);
     PyObject *capsule = PyCapsule_New(block, BLOCK_KEY, block_capsule_destroy);

@@ -185,7 +185,8 @@ static PyObject *get_array(core_state *state, ist_queue_message *m) {
     const unsigned flags = m->bytes[2], array_flags = flags & BARE_READONLY ? ARRAY_READONLY : 0;
     ist_segment_info info;
     ist_segment_read_info(segment, &info);
-    bool fits = m->bytes[0] < IST_NUMBERS && ndim <= BARE_NDIM && m->size == BARE_LENGTHS + 8 * ndim && info.kind != IST_KIND_QUEUE;
+    bool fits = m->bytes[0] < IST_NUMBERS && ndim <= BARE_NDIM && m->size == BARE_LENGTHS + 8 * ndim && info.kind != IST_KIND_QUEUE &&
+                info.kind != IST_KIND_LOCK;
     for (int i = 0; fits && i < ndim; i++) {
         shape[i] = (Py_ssize_t)get64(m->bytes + BARE_LENGTHS + 8 * i);
         fits = shape[i] >= 0 && !__builtin_mul_overflow(items, shape[i] == 0 ? 1 : shape[i], &items) && items <= PY_SSIZE_T_MAX / 16;

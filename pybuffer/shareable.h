@@ -50,6 +50,8 @@ typedef struct shareable {
     void (*drop)(SharedHandle *h);
     /* Writes at most SHARE_NOTE bytes that the receiver's open gets; how many. NULL: none. */
     size_t (*note)(const SharedHandle *h, unsigned char note[SHARE_NOTE]);
+    /* -1 with an exception: this one can't cross. NULL: all can. */
+    int (*may_cross)(SharedHandle *h);
 } shareable;
 
 extern const shareable shareables[SHARE_KINDS]; /* [SHARE_ARRAY] is empty: arrays have their own way */
@@ -106,6 +108,7 @@ Py_hash_t handle_hash(PyObject *self);
 /* A type's table: what all kinds have (release, with, token, publish, __reduce__, copies), then its own. Once per process, as it outlives
  * the types. */
 void handle_merge_methods(PyMethodDef *out, size_t room, const PyMethodDef *own);
+extern const PyMethodDef handle_copy_methods[]; /* of those: copies alone, for kinds whose release() and `with` are others */
 extern PyMemberDef handle_members[];
 extern PyGetSetDef handle_attributes[];
 

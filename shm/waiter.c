@@ -127,13 +127,8 @@ static uint64_t load(const void *at, size_t size) {
     return atomic_load_explicit((const _Atomic(uint64_t) *)at, memory_order_seq_cst);
 }
 
-static int begin(ist_segment s, size_t offset, const void *element, size_t size, uint64_t expected, int fd, ist_wait *out) {
-    if (ist_process_epoch() == 0)
-        return -ENOTRECOVERABLE;
-    const size_t end = ist_segment_size(s);
-    const void *at = element != NULL ? element : (const char *)ist_segment_data(s) + offset;
-    if ((size != 4 && size != 8) || (uintptr_t)at % size != 0 || offset > end || end - offset < size)
-        return -EINVAL;
+/* at NULL: nothing is looked at. */
+static int begin(ist_segment s, uint64_t offset, const void *at, size_t size, uint64_t expected, int fd, ist_wait *out) {
     int error = isti_publish(s);
     if (error != 0)
         return error;
@@ -165,7 +160,7 @@ static int begin(ist_segment s, size_t offset, const void *element, size_t size,
             return -EBADMSG; /* nobody else moves it here: a peer wrote garbage */
         IST_POINT(WAIT_PENDING);
         atomic_thread_fence(memory_order_seq_cst);
-        if (load(at, size) != expected) {
+        if (at != NULL && load(at, size) != expected) {
             if (!move(row, pending, FREE))
                 move(row, with_state(word, RECHECK), FREE);
             IST_POINT(WAIT_UNEQUAL);
@@ -188,8 +183,22 @@ static int begin(ist_segment s, size_t offset, const void *element, size_t size,
 }
 
 int ist_wait_begin(ist_segment s, size_t offset, const void *element, size_t size, uint64_t expected, ist_wait *out) {
-    return begin(s, offset, element, size, expected, -1, out);
+/* element NULL: the segment's own bytes at `offset`. */
+static int begin_on(ist_segment s, size_t offset, const void *element, size_t size, uint64_t expected, int fd, ist_wait *out) {
+    if (ist_process_epoch() == 0)
+        return -ENOTRECOVERABLE;
+    const size_t end = ist_segment_size(s);
+    const void *at = element != NULL ? element : (const char *)ist_segment_data(s) + offset;
+    if ((size != 4 && size != 8) || (uintptr_t)at % size != 0 || offset > end || end - offset < size)
+        return -EINVAL;
+    return begin(s, offset, at, size, expected, fd, out);
 }
+
+int ist_wait_begin(ist_segment s, size_t offset, const void *element, size_t size, uint64_t expected, ist_wait *out) {
+    return begin_on(s, offset, element, size, expected, -1, out);
+}
+
+int isti_wait_begin_key(ist_segment s, uint64_t key, ist_wait *out) { return begin(s, ISTI_WAIT_KEY | key, NULL, 0, 0, -1, out); }
 
 static struct isti_waiter *registered(const ist_wait *w, struct isti_domain **d) {
     *d = isti_domain_by_number(w->domain);
@@ -226,7 +235,7 @@ void isti_waiters_tell(void) {
 int ist_wait_begin_async(ist_segment s, size_t offset, const void *element, size_t size, uint64_t expected, int fd, ist_wait *out) {
     if (fd < 0)
         return -EBADF;
-    const int error = begin(s, offset, element, size, expected, fd, out);
+    const int error = begin_on(s, offset, element, size, expected, fd, out);
     if (error != 0)
         return error;
     pthread_mutex_lock(&mutex);
@@ -403,11 +412,7 @@ static uint64_t notify(struct isti_domain *d, const struct element *e, uint64_t 
     return woken;
 }
 
-int ist_notify(ist_segment s, size_t offset, uint64_t count, uint64_t *woken) {
-    if (ist_process_epoch() == 0)
-        return -ENOTRECOVERABLE;
-    if (offset >= ist_segment_size(s))
-        return -EINVAL;
+static int notify_segment(ist_segment s, uint64_t offset, uint64_t count, uint64_t *woken) {
     *woken = 0;
     atomic_thread_fence(memory_order_seq_cst); /* behind the element's store, see the head */
     const uint64_t desc = atomic_load_explicit(&s.slot->desc, memory_order_acquire); /* acquire: pairs with publish's store */
@@ -417,6 +422,16 @@ int ist_notify(ist_segment s, size_t offset, uint64_t count, uint64_t *woken) {
     const struct element e = {.descriptor = isti_desc_index(desc), .generation = isti_desc_generation(desc), .offset = offset};
     *woken = notify(d, &e, count);
     return 0;
+}
+
+int isti_notify_key(ist_segment s, uint64_t key, uint64_t count, uint64_t *woken) {
+    return notify_segment(s, ISTI_WAIT_KEY | key, count, woken);
+}
+
+int ist_notify(ist_segment s, size_t offset, uint64_t count, uint64_t *woken) {
+    if (ist_process_epoch() == 0)
+        return -ENOTRECOVERABLE;
+    return offset >= ist_segment_size(s) ? -EINVAL : notify_segment(s, offset, count, woken);
 }
 
 /* ---- ends that weren't asked for */

@@ -70,6 +70,7 @@ typedef struct ist_stats {
     uint64_t processes; /* alive in its domains, this one included */
     uint64_t queues; /* of kind queue, among the segments */
     uint64_t waiting; /* threads of this process that are asleep in ist_wait_on, or about to be */
+    uint64_t locks; /* of kind lock, among the segments */
 } ist_stats;
 
 /* Errors: -EINVAL if struct_size isn't that of this version, -ENOTRECOVERABLE (in a child made without fork handlers). */

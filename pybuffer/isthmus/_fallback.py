@@ -15,12 +15,26 @@ from types import FunctionType
 from typing import Any, cast
 
 from . import _clone
-from ._core import Queue, SharedArray, Transfer, _count_copied, array
+from ._core import (
+    Barrier,
+    BoundedSemaphore,
+    Condition,
+    Event,
+    Lock,
+    Queue,
+    RLock,
+    Semaphore,
+    SharedArray,
+    Transfer,
+    _count_copied,
+    array,
+)
 
 __all__ = ["Pickling", "Unpickling", "lies_in"]
 
 _NEVER = 1 << 62
-_BY_REFERENCE = (SharedArray, Queue)  # what an interpreter's handle is of, and the message has another of
+# What an interpreter's handle is of, and the message has another of.
+_BY_REFERENCE = (SharedArray, Queue, Lock, RLock, Condition, Semaphore, BoundedSemaphore, Event, Barrier)
 _MAIN_NAMES = ("__main__", "__mp_main__")  # the script, and the script as a worker runs it again
 
 

@@ -58,7 +58,7 @@ def _close_abandoned() -> None:
             _readers.pop(key).close()
 
 
-async def _readable(q: Queue[Any], side: str, fd: int) -> None:
+async def _readable(q: object, side: str, fd: int) -> None:
     loop = asyncio.get_running_loop()
     key = loop, id(q), side
     reader = _readers.get(key)
