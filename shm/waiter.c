@@ -182,7 +182,6 @@ static int begin(ist_segment s, uint64_t offset, const void *at, size_t size, ui
     return 0;
 }
 
-int ist_wait_begin(ist_segment s, size_t offset, const void *element, size_t size, uint64_t expected, ist_wait *out) {
 /* element NULL: the segment's own bytes at `offset`. */
 static int begin_on(ist_segment s, size_t offset, const void *element, size_t size, uint64_t expected, int fd, ist_wait *out) {
     if (ist_process_epoch() == 0)
