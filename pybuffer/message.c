@@ -342,11 +342,7 @@ PyObject *token_clear(parsed_token *token) {
 }
 
 /* Nobody's to touch as an array. */
-static bool is_of_a_handle(ist_segment segment) {
-    ist_segment_info info;
-    ist_segment_read_info(segment, &info);
-    return info.kind == IST_KIND_QUEUE;
-}
+static bool is_of_a_handle(ist_segment segment) { return ist_segment_kind(segment) == IST_KIND_QUEUE; }
 
 /* What a token describes, over `segment`; takes both. */
 PyObject *token_receive(core_state *state, ist_segment segment, parsed_token *token) {
