@@ -56,7 +56,6 @@ static inline int elsewhere(int (*function)(ist_sync *), ist_sync *s) {
     return c.result;
 }
 
-
 /* ---- time, as the tests turn it */
 
 static uint64_t time_now = 1000 * SECONDS;
@@ -84,7 +83,6 @@ static inline void turn_time(int answer) {
     sleep_answer = answer;
     sleeps = 0;
 }
-
 
 /* ---- other processes. held_sync: each process's handle of the one on the board */
 

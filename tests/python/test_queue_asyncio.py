@@ -27,7 +27,7 @@ def run[T](main: Coroutine[Any, Any, T]) -> T:
 
 async def turns(n: int = 5) -> None:
     for _ in range(n):
-        await asyncio.sleep(0)  # a turn of the loop
+        await asyncio.sleep(0)  # rule exception: a turn of the loop
 
 
 def test_what_is_there_needs_no_waiting() -> None:
