@@ -61,18 +61,18 @@ static inline int elsewhere(int (*function)(ist_sync *), ist_sync *s) {
 static uint64_t time_now = 1000 * SECONDS;
 static unsigned sleeps;
 static int sleep_answer;
-static uint64_t slept_until;
+static int woken; /* how many were to be woken, the last time */
 static inline uint64_t f_now(void) { return time_now; }
 static inline int f_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline) {
     (void)word, (void)expected;
     sleeps++;
-    slept_until = deadline;
     time_now = deadline == UINT64_MAX ? time_now + SECONDS : deadline;
     return sleep_answer;
 }
 
 static inline int f_wake(_Atomic(uint32_t) *word, int waiters) {
-    (void)word, (void)waiters;
+    (void)word;
+    woken = waiters;
     return 1; /* there is somebody, as far as anybody knows */
 }
 
