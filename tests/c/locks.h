@@ -61,7 +61,7 @@ static inline int elsewhere(int (*function)(ist_sync *), ist_sync *s) {
 static uint64_t time_now = 1000 * SECONDS;
 static unsigned sleeps;
 static int sleep_answer;
-static int woken; /* how many were to be woken, the last time */
+static int last_woken; /* how many were to be woken, the last time */
 static inline uint64_t f_now(void) { return time_now; }
 static inline int f_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline) {
     (void)word, (void)expected;
@@ -72,7 +72,7 @@ static inline int f_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t de
 
 static inline int f_wake(_Atomic(uint32_t) *word, int waiters) {
     (void)word;
-    woken = waiters;
+    last_woken = waiters;
     return 1; /* there is somebody, as far as anybody knows */
 }
 
