@@ -4,7 +4,7 @@
 
 Every figure is a ratio against a baseline measured in the same process, in alternating slices (paired.py); the programs
 run several times in turn. Raw data go to build/bench/, as pyperf's JSON where the values are seconds (`python -m pyperf
-show`). --write puts the tables into docs/performance.md.
+show`), with a plot of the messages beside them. --write puts the tables into docs/performance.md.
 
 ISTHMUS_BUILD names a release build with -DISTHMUS_BUILD_BENCH=ON whose package is on PYTHONPATH: `./run bench` does that.
 """
@@ -24,6 +24,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from plot import plot
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -479,8 +481,10 @@ def main() -> int:
     write_raw(results, {"conditions": conditions, "quick": options.quick})
     print(summary(rows))
     print(f"\n{conditions}\nRaw data: {RAW.relative_to(ROOT)}/")
+    plot(results, RAW / "messages.svg")
     if options.write:
         write_page(rows, results, conditions)
+        shutil.copy(RAW / "messages.svg", PAGE.parent / "messages.svg")
     return 0
 
 

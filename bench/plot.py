@@ -1,0 +1,39 @@
+"""Draws the figures of messages: what each took with isthmus and with what it is compared with, on one axis of time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from run import Results
+
+FIGURES = {"P7": "round trip", "P8": "one way", "P9": "structured clone", "P10": "pools", "P11": "between processes"}
+
+
+def plot(results: Results, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "isthmus"  # the same figures give the same file
+    from matplotlib import pyplot
+
+    comparisons = [c for figure in FIGURES for c in results.of(figure) if c.unit == "s"]
+    names = [f"{c.figure}  {c.name}, against {c.against}" for c in comparisons]
+    ours, theirs = ([c.typical(side) for c in comparisons] for side in ("measured", "baseline"))
+    rows = list(range(len(comparisons)))
+    figure, axes = pyplot.subplots(figsize=(10, 1.2 + 0.24 * len(rows)), layout="constrained")
+    axes.hlines(rows, ours, theirs, color="#b0b0b0", linewidth=1, zorder=1)
+    axes.scatter(theirs, rows, color="#8c8c8c", marker="D", s=22, label="what it is compared with", zorder=2)
+    axes.scatter(ours, rows, color="#1668b8", s=26, label="isthmus", zorder=3)
+    axes.set_yticks(rows, names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel("seconds, left is faster")
+    axes.grid(axis="x", color="#e4e4e4")
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
