@@ -39,7 +39,7 @@ def _inline(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return re.sub(r"([\\*`|_])", r"\\\1", text)
+    return re.sub(r"(?<!\w)\\\*(\w+)\\\*(?!\w)", r"*\1*", re.sub(r"([\\*`|_])", r"\\\1", text))  # *emphasis* stays
 
 
 def _paragraph(lines: list[str]) -> list[str]:
