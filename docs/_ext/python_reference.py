@@ -9,6 +9,7 @@ that runs. At the end it warns of public names that no page has, of names withou
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib
 import inspect
 from pathlib import Path
@@ -18,6 +19,7 @@ import isthmus
 from docutils import nodes
 from docutils.statemachine import StringList
 from prose import to_rst
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
@@ -160,7 +162,8 @@ class Python(SphinxDirective):
         body = to_rst(text)
         bases = [_text(b) for b in node.bases if _text(b).split("[")[0] not in {"Generic", "structseq", "tuple"}]
         if bases:
-            body = ["Bases: " + ", ".join(f"``{b}``" for b in bases), "", *body]
+            links = [f":py:class:`{b} <isthmus.{b}>`" if b in isthmus.__all__ else f"``{b}``" for b in bases]
+            body = ["Bases: " + ", ".join(links), "", *body]
         members: dict[str, list[ast.FunctionDef | ast.AsyncFunctionDef]] = {}
         for member in node.body:
             if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -196,7 +199,15 @@ def _complete(app: Sphinx, env: Any) -> None:
         _log.warning("python reference: no page has %s (.. python:: in docs/reference)", name)
 
 
+def _not_ours(app: Sphinx, doctree: nodes.document) -> None:
+    """str in an annotation isn't dtype.str, nor a type variable SharedArray.T: Sphinx would look in the class around it."""
+    for node in list(doctree.findall(addnodes.pending_xref)):
+        if node.get("refdomain") == "py" and (node["reftarget"] in vars(builtins) or node["reftarget"] in {"T", "C", "P"}):
+            node.replace_self(node.children)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("python", Python)
+    app.connect("doctree-read", _not_ours)
     app.connect("env-updated", _complete)
     return {"parallel_read_safe": False}
