@@ -4,7 +4,7 @@
  * queue does) or sleeps at once. Slices of both alternate, so that they meet the same machine; reported are medians and quartiles of the
  * quotients.
  *
- *   bench_queue [SLICES]
+ *   bench_queue [SLICES [--json]]       --json: lines as bench/paired.py writes them, in seconds
  */
 #include <isthmus/isthmus.h>
 #include <linux/futex.h>
@@ -143,6 +143,24 @@ static void play(bool first, double values[5][MOST_SLICES]) {
             values[what][i] = timed(first, what);
 }
 
+static void list(const char *name, const double *values) {
+    printf("\"%s\": [", name);
+    for (int i = 0; i < slices; i++)
+        printf("%s%.4g", i > 0 ? ", " : "", values[i] * 1e-9);
+    printf("]");
+}
+
+static void emit(const char *group, double values[5][MOST_SLICES]) {
+    static const char *const against[] = {"futex, sleeping", "futex, looking first"};
+    for (int k = 0; k < 2; k++) {
+        printf("{\"figure\": \"P7\", \"name\": \"between %s, in C\", \"against\": \"%s\", \"group\": \"%s\", ", group, against[k], group);
+        list("measured", values[2]);
+        printf(", ");
+        list("baseline", values[k]);
+        printf("}\n");
+    }
+}
+
 static void show(const char *where, double values[5][MOST_SLICES]) {
     static double ratio[2][MOST_SLICES], rate[2][MOST_SLICES];
     for (int i = 0; i < slices; i++)
@@ -178,6 +196,7 @@ static void other_thread(void) {
 }
 
 int main(int argc, char **argv) {
+    const bool json = argc > 2 && strcmp(argv[2], "--json") == 0;
     if (argc > 1 && atoi(argv[1]) > 0 && atoi(argv[1]) <= MOST_SLICES)
         slices = atoi(argv[1]);
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -187,7 +206,7 @@ int main(int argc, char **argv) {
     need(ist_queue_create(16, &back));
     need(ist_queue_create(1000, &stream));
     other_thread();
-    show("two threads of a process", mine);
+    json ? emit("threads", mine) : show("two threads of a process", mine);
     fflush(stdout);
     atomic_store_explicit(&shared->ping, 0, memory_order_relaxed);
     atomic_store_explicit(&shared->pong, 0, memory_order_relaxed);
@@ -201,6 +220,6 @@ int main(int argc, char **argv) {
     int status;
     if (child < 0 || waitpid(child, &status, 0) != child || status != 0)
         return 1;
-    show("two processes", mine);
+    json ? emit("processes in C", mine) : show("two processes", mine);
     return 0;
 }

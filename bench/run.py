@@ -48,6 +48,8 @@ PROGRAMS = [
     Program("bench_views.py", ("P5",), 5, 2),
     Program("bench_crossing.py", ("P6",), 5, 2),
     Program("bench_import.py", ("P14",), 4, 1),
+    Program("bench_queue", ("P7",), 3, 1),
+    Program("bench_queue.py", ("P7", "P8", "P11"), 3, 1),
     Program("bench_clone.py", ("P9",), 4, 1),
     Program("bench_pool.py", ("P10",), 4, 1),
     Program("bench_reduce.py", ("P16",), 2, 1),
@@ -82,6 +84,15 @@ TARGETS = [
     Target("P5", "", "views by 2 interpreters at once, one segment against a bytearray each", "≥ 0.95×", 0.95, "throughput"),
     Target("P6", "", "CPython's interpreter queue: an array against its memoryview, 1 KiB … 1 GiB", "≤ 1.0×", 1.0),
     Target("P6", "flat", "the longest of these times against the shortest", "flat (≤ 1.2×)", 1.2, "value"),
+    Target("P7", "threads", "a round trip by two queues in C, between threads, against a bare futex", "≤ 1.5×", 1.5),
+    Target("P7", "processes in C", "the same between processes", "≤ 1.5×", 1.5),
+    Target("P7", "python", "a round trip in Python between two interpreters, against a bare futex", "≤ 1.5×", 1.5),
+    Target("P7", "theirs", "the same against concurrent.interpreters.Queue", "≥ 500× faster", 500, "faster"),
+    Target("P7", "processes", "the same between processes, against between interpreters", "≤ 1.3×", 1.3),
+    Target("P8", "a small int", "put + get of a small int against queue.SimpleQueue", "≤ 2×", 2),
+    Target("P8", "an array", "put + get of an array against queue.SimpleQueue", "≤ 2×", 2),
+    Target("P8", "faster-fifo", "put + get of a small int against faster-fifo", "≥ 3× faster", 3, "faster"),
+    Target("P11", "SharedMemory", "an array got from another process against SharedMemory by name", "≥ 20× faster", 20, "faster"),
     Target("P9", "documents", "clone() of records as JSON has them against pickle's dumps + loads", "≥ 1.5× faster", 1.5, "faster"),
     Target("P9", "values", "clone() of nested objects, keys, numbers, strings, against pickle's", "≥ 1.2× faster", 1.2, "faster"),
     Target("P9", "marshal", "clone() of all of these against marshal's", "≥ 1× faster", 1, "faster"),
@@ -209,6 +220,12 @@ def run_program(program: Program, options: argparse.Namespace, build: Path, resu
     if not executable.exists():
         for figure in program.figures:
             results.skipped[figure] = f"{program.name} isn't built: configure with -DISTHMUS_BUILD_BENCH=ON"
+        return None
+    if program.name == "bench_queue":
+        for line in output_of([str(executable), "5" if options.quick else "15", "--json"]).splitlines():
+            values = json.loads(line)
+            results.raw[values["figure"]].append(values)
+            results.add(values)
         return None
     if program.name == "bench_live":
         return read_live(json.loads(output_of([str(executable), "1000000", "1000", "3" if options.quick else "7"])), results)

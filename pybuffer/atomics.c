@@ -9,6 +9,7 @@
  */
 #include "shareable.h"
 
+#include <isthmus/atomic.h>
 #include <math.h>
 
 typedef struct element {
@@ -276,6 +277,107 @@ static PyObject *atomics_wait(PyObject *module, PyObject *const *args, Py_ssize_
     }
 }
 
+/* ---- a wait without a thread: isthmus._waiting makes it awaitable ------------------------------------------------------------------- */
+
+typedef struct WaitObject {
+    PyObject_HEAD
+    SharedArrayObject *a; /* strong, and held, until the wait has ended: then NULL */
+    ist_wait wait;
+} WaitObject;
+
+static void wait_over(WaitObject *self) {
+    SharedArrayObject *a = self->a;
+    self->a = NULL;
+    hold_leave(a, HOLD_SHARED);
+    Py_DECREF((PyObject *)a);
+}
+
+/* "ok", "timed-out" if there is a deadline, None: it goes on. */
+static PyObject *wait_state(WaitObject *self, uint64_t deadline) {
+    if (self->a == NULL)
+        Py_RETURN_NONE;
+    const int error = ist_wait_on(&self->wait, deadline, 0);
+    if (error == -EINTR)
+        Py_RETURN_NONE;
+    if (error != 0 && error != -ETIMEDOUT) /* it is the parent's */
+        return raise_error(PyType_GetModuleState(Py_TYPE(self)), error, "atomics.wait_async()");
+    wait_over(self);
+    return PyUnicode_InternFromString(error == 0 ? "ok" : "timed-out");
+}
+
+static PyObject *wait_poll(PyObject *self, PyObject *Py_UNUSED(ignored)) { return wait_state((WaitObject *)self, UINT64_MAX); }
+static PyObject *wait_finish(PyObject *self, PyObject *Py_UNUSED(ignored)) { return wait_state((WaitObject *)self, 0); }
+
+static PyObject *wait_cancel(PyObject *object, PyObject *Py_UNUSED(ignored)) {
+    WaitObject *self = (WaitObject *)object;
+    if (self->a != NULL) {
+        ist_wait_cancel(&self->wait);
+        wait_over(self);
+    }
+    Py_RETURN_NONE;
+}
+
+static void wait_dealloc(PyObject *object) {
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject *none = wait_cancel(object, NULL);
+    Py_XDECREF(none);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+static PyMethodDef wait_methods[] = {
+    {"poll", wait_poll, METH_NOARGS, PyDoc_STR("poll($self, /)\n--\n\n\"ok\", which ends it, or None: it waits, or has ended.")},
+    {"finish", wait_finish, METH_NOARGS, PyDoc_STR("finish($self, /)\n--\n\nEnds it: \"ok\" or \"timed-out\".")},
+    {"cancel", wait_cancel, METH_NOARGS, PyDoc_STR("cancel($self, /)\n--\n\nEnds it; a notification that had come goes to the next.")},
+    {NULL, NULL, 0, NULL},
+};
+static PyType_Slot wait_slots[] = {{Py_tp_dealloc, wait_dealloc}, {Py_tp_methods, wait_methods}, {0, NULL}};
+static PyType_Spec wait_spec = {
+    .name = "isthmus._core._Wait",
+    .basicsize = sizeof(WaitObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = wait_slots,
+};
+
+/* _wait_begin(array, index, expected, fd): a _Wait, or "not-equal". */
+static PyObject *wait_begin(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    core_state *state = state_of_module(module);
+    element e;
+    uint64_t expected;
+    if (check_count("wait_async", n, 4) < 0 || find_element(module, "wait_async", args[0], args[1], false, &e) < 0 ||
+        value_of(args[2], &expected) < 0)
+        return NULL;
+    const int fd = (int)PyLong_AsLong(args[3]);
+    if (fd == -1 && PyErr_Occurred())
+        return NULL;
+    if (e.size < 4)
+        return PyErr_Format(PyExc_TypeError, "atomics.wait_async() needs an array of integers of 4 or 8 bytes, not of %d", e.size);
+    WaitObject *self = (WaitObject *)state->wait_type->tp_alloc(state->wait_type, 0);
+    if (self == NULL || hold_enter(e.a, HOLD_SHARED) < 0) {
+        Py_XDECREF((PyObject *)self);
+        return NULL;
+    }
+    SharedArrayObject *root = array_root(e.a);
+    const int error = ist_wait_begin_async(root->segment, (size_t)(e.at - root->start), e.at, (size_t)e.size,
+                                           e.size == 4 ? (uint32_t)expected : expected, fd, &self->wait);
+    if (error == 0) {
+        self->a = (SharedArrayObject *)Py_NewRef((PyObject *)e.a);
+        return (PyObject *)self;
+    }
+    hold_leave(e.a, HOLD_SHARED);
+    Py_DECREF((PyObject *)self);
+    switch (error) {
+    case -EAGAIN: return PyUnicode_InternFromString("not-equal");
+    case -ENOSPC: return PyErr_Format(PyExc_MemoryError, "atomics.wait_async(): as many of the domain wait as can (16,128)");
+    default: return raise_error(state, error, "atomics.wait_async()");
+    }
+}
+
+static PyMethodDef wait_functions[] = {
+    {"_wait_begin", (PyCFunction)(void (*)(void))wait_begin, METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 static const char *const notify_names[] = {"array", "index", "count"};
 static const signature notify_signature = {"notify", 3, 3, 2, notify_names};
 
@@ -352,5 +454,8 @@ int atomics_init(PyObject *module) {
         result = PyModule_AddObjectRef(module, "_atomics", functions);
     Py_XDECREF(functions);
     Py_XDECREF(name);
-    return result;
+    core_state *state = state_of_module(module);
+    if (result < 0 || (state->wait_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &wait_spec, NULL)) == NULL)
+        return -1;
+    return PyModule_AddType(module, state->wait_type) < 0 ? -1 : PyModule_AddFunctions(module, wait_functions);
 }

@@ -165,16 +165,27 @@ static inline SharedArrayObject *array_root(SharedArrayObject *a) { return a->ro
 /* ---- shareable.c: what crosses ------------------------------------------------------------------------------------------------- */
 
 /* Kinds of objects that cross. Part of tokens, pickles and messages, so a number keeps its meaning. */
-typedef enum share_kind { SHARE_ARRAY, SHARE_QUEUE, SHARE_KINDS } share_kind;
+typedef enum share_kind {
+    SHARE_ARRAY,
+    SHARE_QUEUE,
+    SHARE_LOCK,
+    SHARE_RLOCK,
+    SHARE_CONDITION,
+    SHARE_SEMAPHORE,
+    SHARE_BOUNDED_SEMAPHORE,
+    SHARE_EVENT,
+    SHARE_BARRIER,
+    SHARE_KINDS
+} share_kind;
 
 typedef struct SharedHandle SharedHandle; /* shareable.h: what is none of an array: a handle of one segment */
 
 /* ---- module.c ------------------------------------------------------------------------------------------------------------------ */
 
 typedef struct core_state {
-    PyTypeObject *array_type, *dtype_type, *worker_type, *transfer_type;
+    PyTypeObject *array_type, *dtype_type, *worker_type, *transfer_type, *wait_type;
     PyTypeObject *handle_types[SHARE_KINDS]; /* those of SharedHandles; [SHARE_ARRAY] is NULL */
-    PyObject *Error, *SegmentGoneError, *DetachedError, *WorkerError, *CloneError; /* made in module exec */
+    PyObject *Error, *SegmentGoneError, *DetachedError, *WorkerError, *CloneError, *LockAbandonedError; /* made in module exec */
     DTypeObject *dtypes[IST_NUMBERS]; /* the native numbers */
     PyObject *known;                  /* dict: spec -> dtype, some of the others */
     ist_block *block;    /* counted */
@@ -194,6 +205,7 @@ typedef struct core_state {
         bool no_numpy;       /* it was looked for in vain: it refuses this interpreter, or isn't installed */
     } clone;
     PyObject *queue_helpers; /* isthmus._queue; NULL until it is needed */
+    PyObject *lock_helpers;  /* isthmus._lock; the same */
     int64_t interpreter;     /* id: what ist_segment_set_creator gets */
 } core_state;
 
@@ -310,6 +322,7 @@ int block_add(ist_block *block, SharedArrayObject *root); /* sets root->block, a
 void block_remove(SharedArrayObject *root);
 int block_add_handle(ist_block *block, SharedHandle *h); /* the same three for what isn't an array */
 void block_remove_handle(SharedHandle *h);
+uint32_t block_holder(const ist_block *block); /* by which its interpreter takes locks: see lock.h */
 void block_sweep_current(void); /* this interpreter's block, now: for an interpreter that can't be ended */
 int64_t block_exports(void); /* over all interpreters */
 int64_t block_orphaned(void); /* roots that outlived the sweep of their interpreter */
@@ -350,6 +363,7 @@ int transfer_check(SharedArrayObject *a); /* -1 with DetachedError or BufferErro
 
 /* xid.c: CPython's cross-interpreter data, one small file per signature family */
 int xid_register(core_state *state);
+const char *xid_describe(void); /* whether it is registered, and why not; a static text */
 
 /* python.c: the capsule of <isthmus/python.h> */
 int python_init(PyObject *module);

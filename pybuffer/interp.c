@@ -15,7 +15,10 @@
  *   A block is joined, never replaced, while its interpreter lives: a module imported a second time shares it.
  *   Blocks are pushed on `blocks` and never leave it, so that reading the statistics takes no lock (nor finds one taken after a fork).
  */
+#include "debug.h"
 #include "shareable.h"
+
+#include <isthmus/lock.h>
 
 #include <stdlib.h>
 
@@ -39,6 +42,7 @@ struct ist_block {
     _Atomic(int64_t) roots; /* in the lists */
     _Atomic(uint32_t) holders;
     _Atomic(bool) closed;
+    uint32_t holder; /* of locks: lock.h; 0: none was to be had. Written by who claims the block */
     _Atomic(PyInterpreterState *) interpreter; /* whose it is; compared only */
     ist_block *next; /* in `blocks`; written once, before the block is pushed */
     struct shard shards[SHARDS];
@@ -187,6 +191,8 @@ int block_add(ist_block *block, SharedArrayObject *root) {
         add_roots(block, 1);
     }
     shard_unlock(shard);
+    if (!closed)
+        debug_made(root);
     return closed ? raise_closed() : 0;
 }
 
@@ -202,6 +208,7 @@ void block_remove(SharedArrayObject *root) {
         shard_unlink(shard, root);
     shard_unlock(shard);
     if (here) {
+        debug_gone(root);
         add_roots(block, -1);
         block_release(block);
     }
@@ -238,6 +245,8 @@ int block_add_handle(ist_block *block, SharedHandle *h) {
         add_roots(block, 1);
     }
     handles_unlock(block);
+    if (!closed)
+        debug_made(h);
     return closed ? raise_closed() : 0;
 }
 
@@ -260,6 +269,7 @@ void block_remove_handle(SharedHandle *h) {
     }
     handles_unlock(block);
     if (here) {
+        debug_gone(h);
         add_roots(block, -1);
         block_release(block);
     }
@@ -295,11 +305,40 @@ static void handles_sweep(ist_block *block) {
     }
 }
 
+/* What is left at the end of an interpreter, if anybody wants to know. */
+static void block_report(ist_block *block) {
+    const int64_t id = PyInterpreterState_GetID(PyInterpreterState_Get());
+    bool first = true;
+    for (int i = 0; i < SHARDS; i++)
+        for (SharedArrayObject *root = block->shards[i].head; root != NULL; root = root->next)
+            if (root->segment.slot != NULL && root->epoch == ist_epoch()) {
+                debug_report(root, "SharedArray", root->segment, id, first);
+                first = false;
+            }
+    for (SharedHandle *h = block->handles.head; h != NULL; h = h->next)
+        if (h->own != NULL && h->epoch == ist_epoch()) {
+            debug_report(h, shareables[h->kind].name, h->segment, id, first);
+            first = false;
+        }
+}
+
+uint32_t block_holder(const ist_block *block) { return block->holder; }
+
+/* The locks that this interpreter has are abandoned. */
+static void block_end_holder(ist_block *block) {
+    const uint32_t holder = block->holder;
+    block->holder = 0;
+    ist_holder_end(holder);
+}
+
 static void block_sweep(ist_block *block) {
     atomic_store_explicit(&block->closed, true, memory_order_relaxed); /* relaxed: the GIL orders it, or no other thread is left */
+    if (debug_is_on())
+        block_report(block);
     for (int i = 0; i < SHARDS; i++)
         shard_sweep(block, &block->shards[i]);
     handles_sweep(block);
+    block_end_holder(block);
 }
 
 /* ---- fork --------------------------------------------------------------------------------------------------------------------------- */
@@ -377,6 +416,8 @@ static int block_make(PyObject *dict) {
         PyErr_NoMemory();
         return -1;
     }
+    if (ist_holder_begin(&block->holder) != 0)
+        block->holder = 0;
     /* relaxed: read by the child of a fork, which has one thread */
     atomic_store_explicit(&block->interpreter, PyInterpreterState_Get(), memory_order_relaxed);
     PyObject *capsule = PyCapsule_New(block, BLOCK_KEY, block_capsule_destroy);

@@ -38,7 +38,7 @@ static description describe_array(SharedArrayObject *a) {
 int describe_begin(core_state *state, PyObject *self, described *out) {
     const int kind = share_kind_of(state, Py_TYPE(self));
     if (kind < 0) {
-        PyErr_Format(PyExc_TypeError, "a SharedArray or Queue is needed, not %.200s", Py_TYPE(self)->tp_name);
+        PyErr_Format(PyExc_TypeError, "a SharedArray, Queue, lock or the like is needed, not %.200s", Py_TYPE(self)->tp_name);
         return -1;
     }
     out->self = self;
@@ -51,7 +51,7 @@ int describe_begin(core_state *state, PyObject *self, described *out) {
         return 0;
     }
     SharedHandle *h = (SharedHandle *)self;
-    if (handle_enter(h) < 0)
+    if ((shareables[kind].may_cross != NULL && shareables[kind].may_cross(h) < 0) || handle_enter(h) < 0)
         return -1;
     out->is = (description){.kind = (share_kind)kind};
     if (shareables[kind].note != NULL)
@@ -345,7 +345,7 @@ PyObject *token_clear(parsed_token *token) {
 static bool is_of_a_handle(ist_segment segment) {
     ist_segment_info info;
     ist_segment_read_info(segment, &info);
-    return info.kind == IST_KIND_QUEUE;
+    return info.kind == IST_KIND_QUEUE || info.kind == IST_KIND_LOCK;
 }
 
 /* What a token describes, over `segment`; takes both. */

@@ -5,6 +5,7 @@
  */
 #include "clone.h"
 #include "queue.h"
+#include "sync.h"
 
 #include <pthread.h>
 
@@ -13,7 +14,7 @@
 static PyStructSequence_Field info_fields[] = {
     {"id", "number of the segment's slot; with the generation, its identity in this process"},
     {"generation", "how many segments the slot had before"},
-    {"kind", "'heap', 'file' or 'foreign' memory"},
+    {"kind", "'heap', 'file' or 'foreign' memory, 'queue', 'lock' (or the like)"},
     {"size", "bytes, exactly as asked for; of a growable one its length now"},
     {"owners", "counted references: one per interpreter's owner, message and lease"},
     {"exports", "buffers, pins and lent addresses that stand on this interpreter's owner; None where no owner is at hand"},
@@ -39,6 +40,7 @@ static const char *kind_name(uint8_t kind) {
     case IST_KIND_FILE: return "file";
     case IST_KIND_FOREIGN: return "foreign";
     case IST_KIND_QUEUE: return "queue";
+    case IST_KIND_LOCK: return "lock";
     default: return "heap";
     }
 }
@@ -82,13 +84,13 @@ static PyObject *core_stats(PyObject *module, PyObject *Py_UNUSED(ignored)) {
         return raise_error(state_of_module(module), error, "isthmus.stats");
     uint64_t orphaned = (uint64_t)block_orphaned();
     typedef unsigned long long ull;
-    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "allocated", (ull)s.allocated,
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:L,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "allocated", (ull)s.allocated,
                          "mapped", (ull)s.mapped, "segments", (ull)s.segments, "owners", (ull)s.owners, "exports",
                          (long long)block_exports(), "leases", (ull)s.leases, "lease_bytes", (ull)s.lease_bytes, "leases_expired",
-                         (ull)s.leases_expired, "in_flight", (long long)s.in_flight, "queues", (ull)s.queues, "leaked",
-                         (ull)(s.saturated + orphaned), "saturated", (ull)s.saturated, "orphaned", (ull)orphaned, "misuses", (ull)s.misuses,
-                         "retired", (ull)s.retired, "bytes_copied", (ull)s.bytes_copied, "published", (ull)s.published, "processes",
-                         (ull)s.processes, "waiting", (ull)s.waiting);
+                         (ull)s.leases_expired, "in_flight", (long long)s.in_flight, "queues", (ull)s.queues, "locks", (ull)s.locks,
+                         "leaked", (ull)(s.saturated + orphaned), "saturated", (ull)s.saturated, "orphaned", (ull)orphaned, "misuses",
+                         (ull)s.misuses, "retired", (ull)s.retired, "bytes_copied", (ull)s.bytes_copied, "published", (ull)s.published,
+                         "processes", (ull)s.processes, "waiting", (ull)s.waiting);
 }
 
 static PyObject *core_segments(PyObject *module, PyObject *Py_UNUSED(ignored)) {
@@ -209,6 +211,8 @@ static PyObject *core_join(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(igno
     return PyUnicode_FromString(text);
 }
 
+static PyObject *core_carriers(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) { return PyUnicode_FromString(xid_describe()); }
+
 /* For the package's own transports that are written in Python. */
 static PyObject *core_count_copied(PyObject *Py_UNUSED(module), PyObject *nbytes) {
     size_t n = PyLong_AsSize_t(nbytes);
@@ -241,6 +245,7 @@ static PyMethodDef core_functions[] = {
          "processes (1,024) and how many segments known to other processes (4,194,304, a power of two) it has room for. isthmus.Error\n"
          "when it is too late.")},
     {"_join", core_join, METH_NOARGS, NULL},
+    {"_carriers", core_carriers, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -272,8 +277,13 @@ static int errors_init(PyObject *module, core_state *state) {
     state->CloneError =
         new_error(module, "CloneError", "What can't be cloned, with the path that leads there; or bytes that aren't a clone.", state->Error,
                   PyExc_TypeError);
-    return state->SegmentGoneError == NULL || state->DetachedError == NULL || state->WorkerError == NULL || state->CloneError == NULL ? -1
-                                                                                                                                      : 0;
+    state->LockAbandonedError =
+        new_error(module, "LockAbandonedError", "Whoever held the lock died, or ended; raised once to the next that takes it.",
+                  state->Error, PyExc_RuntimeError);
+    return state->SegmentGoneError == NULL || state->DetachedError == NULL || state->WorkerError == NULL || state->CloneError == NULL ||
+                   state->LockAbandonedError == NULL
+               ? -1
+               : 0;
 }
 
 static int info_init(PyObject *module, core_state *state) {
@@ -297,11 +307,12 @@ static int core_exec(PyObject *module) {
     if (state->block == NULL)
         return -1;
     if (errors_init(module, state) < 0 || info_init(module, state) < 0 || dtype_init(module, state) < 0 || array_init(module, state) < 0 ||
-        transfer_init(module, state) < 0 || queue_init(module, state) < 0 || PyModule_AddFunctions(module, core_functions) < 0 ||
-        PyModule_AddFunctions(module, create_functions) < 0 || PyModule_AddFunctions(module, asarray_functions) < 0 ||
-        PyModule_AddFunctions(module, memmap_functions) < 0 || PyModule_AddFunctions(module, dlpack_functions) < 0 ||
-        PyModule_AddFunctions(module, arrow_functions) < 0 || atomics_init(module) < 0 || message_init(module, state) < 0 ||
-        pickle_init(module, state) < 0 || clone_init(module, state) < 0 || python_init(module) < 0 || worker_init(module, state) < 0)
+        transfer_init(module, state) < 0 || queue_init(module, state) < 0 || sync_init(module, state) < 0 ||
+        PyModule_AddFunctions(module, core_functions) < 0 || PyModule_AddFunctions(module, create_functions) < 0 ||
+        PyModule_AddFunctions(module, asarray_functions) < 0 || PyModule_AddFunctions(module, memmap_functions) < 0 ||
+        PyModule_AddFunctions(module, dlpack_functions) < 0 || PyModule_AddFunctions(module, arrow_functions) < 0 ||
+        atomics_init(module) < 0 || message_init(module, state) < 0 || pickle_init(module, state) < 0 || clone_init(module, state) < 0 ||
+        python_init(module) < 0 || worker_init(module, state) < 0)
         return -1;
     return xid_register(state); /* last: from here on arrays may come in */
 }
@@ -316,17 +327,20 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->transfer_type);
     for (int i = 0; i < SHARE_KINDS; i++)
         Py_VISIT(state->handle_types[i]);
+    Py_VISIT(state->wait_type);
     Py_VISIT(state->info_type);
     Py_VISIT(state->Error);
     Py_VISIT(state->SegmentGoneError);
     Py_VISIT(state->DetachedError);
     Py_VISIT(state->WorkerError);
     Py_VISIT(state->CloneError);
+    Py_VISIT(state->LockAbandonedError);
     Py_VISIT(state->rebuild);
     for (int i = 0; i < IST_NUMBERS; i++)
         Py_VISIT(state->dtypes[i]);
     Py_VISIT(state->known);
     Py_VISIT(state->queue_helpers);
+    Py_VISIT(state->lock_helpers);
     return clone_traverse(state, visit, arg);
 }
 
@@ -335,6 +349,7 @@ static int core_clear(PyObject *module) {
     clone_fini(state);
     Py_CLEAR(state->known);
     Py_CLEAR(state->queue_helpers);
+    Py_CLEAR(state->lock_helpers);
     for (int i = 0; i < IST_NUMBERS; i++)
         Py_CLEAR(state->dtypes[i]);
     Py_CLEAR(state->rebuild);
@@ -344,12 +359,14 @@ static int core_clear(PyObject *module) {
     Py_CLEAR(state->transfer_type);
     for (int i = 0; i < SHARE_KINDS; i++)
         Py_CLEAR(state->handle_types[i]);
+    Py_CLEAR(state->wait_type);
     Py_CLEAR(state->info_type);
     Py_CLEAR(state->Error);
     Py_CLEAR(state->SegmentGoneError);
     Py_CLEAR(state->DetachedError);
     Py_CLEAR(state->WorkerError);
     Py_CLEAR(state->CloneError);
+    Py_CLEAR(state->LockAbandonedError);
     return 0;
 }
 

@@ -51,7 +51,7 @@ static int parcel_pack_refs(core_state *state, parcel *p, PyObject *refs) {
     for (Py_ssize_t i = 0; p->messages != NULL && i < count; i++) {
         PyObject *ref = PySequence_Fast_GET_ITEM(fast, i);
         if (share_kind_of(state, Py_TYPE(ref)) < 0) {
-            PyErr_Format(PyExc_TypeError, "refs[%zd] must be a SharedArray or Queue, not %.200s", i, Py_TYPE(ref)->tp_name);
+            PyErr_Format(PyExc_TypeError, "refs[%zd] must be a SharedArray, Queue or the like, not %.200s", i, Py_TYPE(ref)->tp_name);
             break;
         }
         p->messages[i] = message_from_object(state, ref);

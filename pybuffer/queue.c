@@ -350,7 +350,8 @@ static PyObject *queue_repr(PyObject *self) {
     if (read_info(self, &info) < 0)
         return NULL;
     const ist_segment segment = ((SharedHandle *)self)->segment;
-    PyObject *limit = info.maxsize == 0 ? PyUnicode_FromString("") : PyUnicode_FromFormat(", maxsize %llu", (unsigned long long)info.maxsize);
+    PyObject *limit =
+        info.maxsize == 0 ? PyUnicode_FromString("") : PyUnicode_FromFormat(", maxsize %llu", (unsigned long long)info.maxsize);
     PyObject *text = limit == NULL ? NULL
                                    : PyUnicode_FromFormat("<isthmus.Queue %u.%u, qsize %llu%U%s>", segment.index, segment.generation,
                                                           (unsigned long long)info.size, limit, info.shutdown ? ", shut down" : "");

@@ -185,7 +185,8 @@ static PyObject *get_array(core_state *state, ist_queue_message *m) {
     const unsigned flags = m->bytes[2], array_flags = flags & BARE_READONLY ? ARRAY_READONLY : 0;
     ist_segment_info info;
     ist_segment_read_info(segment, &info);
-    bool fits = m->bytes[0] < IST_NUMBERS && ndim <= BARE_NDIM && m->size == BARE_LENGTHS + 8 * ndim && info.kind != IST_KIND_QUEUE;
+    bool fits = m->bytes[0] < IST_NUMBERS && ndim <= BARE_NDIM && m->size == BARE_LENGTHS + 8 * ndim && info.kind != IST_KIND_QUEUE &&
+                info.kind != IST_KIND_LOCK;
     for (int i = 0; fits && i < ndim; i++) {
         shape[i] = (Py_ssize_t)get64(m->bytes + BARE_LENGTHS + 8 * i);
         fits = shape[i] >= 0 && !__builtin_mul_overflow(items, shape[i] == 0 ? 1 : shape[i], &items) && items <= PY_SSIZE_T_MAX / 16;
@@ -398,11 +399,13 @@ void queue_item_sent(queue_item *item) {
 void queue_item_clear(queue_item *item) {
     for (size_t i = 0; i < item->nleases && !item->sent; i++)
         ist_lease_strike(&item->leases[i].token, item->leases[i].number);
+    if (!ist_segment_is_null(item->own))
+        ist_segment_release(item->own);
+    if (!item->encoded)
+        return;
     PyMem_Free(item->leases);
     PyMem_Free(item->many);
-    ist_segment_release(item->own);
-    if (item->encoded)
-        clone_clear(&item->clone);
+    clone_clear(&item->clone);
 }
 
 /* ---- a clone: out ----------------------------------------------------------------------------------------------------------------------- */

@@ -6,13 +6,21 @@
 #include "shareable.h"
 
 #include "queue.h"
+#include "sync.h"
 
 #include <stddef.h>
 #include <structmember.h>
 #include <time.h>
 
 const shareable shareables[SHARE_KINDS] = {
-    [SHARE_QUEUE] = {"Queue", queue_open, queue_drop, NULL},
+    [SHARE_QUEUE] = {"Queue", queue_open, queue_drop, NULL, NULL},
+    [SHARE_LOCK] = {"Lock", lock_open, sync_drop, NULL, NULL},
+    [SHARE_RLOCK] = {"RLock", rlock_open, sync_drop, NULL, NULL},
+    [SHARE_CONDITION] = {"Condition", condition_open, sync_drop, condition_note, NULL},
+    [SHARE_SEMAPHORE] = {"Semaphore", semaphore_open, sync_drop, NULL, NULL},
+    [SHARE_BOUNDED_SEMAPHORE] = {"BoundedSemaphore", semaphore_open, sync_drop, NULL, NULL},
+    [SHARE_EVENT] = {"Event", event_open, sync_drop, NULL, NULL},
+    [SHARE_BARRIER] = {"Barrier", barrier_open, sync_drop, barrier_note, barrier_may_cross},
 };
 
 static core_state *state_of_handle(SharedHandle *h) { return (core_state *)PyType_GetModuleState(Py_TYPE(h)); }
@@ -76,8 +84,6 @@ void handle_dealloc(PyObject *self) {
     Py_DECREF((PyObject *)type);
 }
 
-bool handle_is_usable(SharedHandle *h) { return !h->released && h->own != NULL && h->epoch == ist_epoch(); }
-
 int handle_raise_detached(SharedHandle *h) {
     core_state *state = state_of_handle(h);
     PyObject *class = state != NULL && state->DetachedError != NULL ? state->DetachedError : PyExc_ValueError;
@@ -90,7 +96,7 @@ int handle_raise_detached(SharedHandle *h) {
     return -1;
 }
 
-int handle_enter(SharedHandle *h) {
+int handle_enter_slow(SharedHandle *h) {
     bool usable;
     LOCK(h);
     usable = handle_is_usable(h);
@@ -99,7 +105,7 @@ int handle_enter(SharedHandle *h) {
     return usable ? 0 : handle_raise_detached(h);
 }
 
-void handle_leave(SharedHandle *h) {
+void handle_leave_slow(SharedHandle *h) {
     bool last;
     LOCK(h);
     last = --h->uses == 0 && h->released;
@@ -188,6 +194,10 @@ static const PyMethodDef handle_methods[] = {
          "release($self, /)\n--\n\nEnds this handle; any later use raises DetachedError, also for whoever waits in one of its methods.")},
     {"__enter__", method_enter, METH_NOARGS, NULL},
     {"__exit__", method_exit, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+const PyMethodDef handle_copy_methods[] = {
     {"_handle", method_handle, METH_NOARGS, NULL},
     {"__copy__", method_handle, METH_NOARGS, NULL},
     {"__deepcopy__", method_deepcopy, METH_O, NULL},
@@ -195,7 +205,7 @@ static const PyMethodDef handle_methods[] = {
 };
 
 void handle_merge_methods(PyMethodDef *out, size_t room, const PyMethodDef *own) {
-    const PyMethodDef *const tables[] = {handle_methods, message_methods, pickle_methods, own};
+    const PyMethodDef *const tables[] = {handle_methods, handle_copy_methods, message_methods, pickle_methods, own};
     size_t n = 0;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         for (const PyMethodDef *m = tables[i]; m->ml_name != NULL && n < room - 1; m++)

@@ -50,6 +50,8 @@ typedef struct shareable {
     void (*drop)(SharedHandle *h);
     /* Writes at most SHARE_NOTE bytes that the receiver's open gets; how many. NULL: none. */
     size_t (*note)(const SharedHandle *h, unsigned char note[SHARE_NOTE]);
+    /* -1 with an exception: this one can't cross. NULL: all can. */
+    int (*may_cross)(SharedHandle *h);
 } shareable;
 
 extern const shareable shareables[SHARE_KINDS]; /* [SHARE_ARRAY] is empty: arrays have their own way */
@@ -67,14 +69,33 @@ static inline int share_kind_of(const core_state *state, const PyTypeObject *typ
 /* A new handle of that kind. Takes `segment`, on failure too. NULL with an exception. */
 PyObject *handle_new(core_state *state, share_kind kind, ist_segment segment, const unsigned char *note, size_t size);
 
+static inline bool handle_is_usable(const SharedHandle *h) { return !h->released && h->own != NULL && h->epoch == ist_epoch(); }
+
 /* Begins a call on the handle: its `own` stays until handle_leave. -1 with DetachedError. */
-int handle_enter(SharedHandle *h);
-void handle_leave(SharedHandle *h);
+int handle_enter_slow(SharedHandle *h);
+void handle_leave_slow(SharedHandle *h);
+static inline int handle_enter(SharedHandle *h) {
+#ifndef Py_GIL_DISABLED
+    if (__builtin_expect(handle_is_usable(h), 1)) {
+        h->uses++;
+        return 0;
+    }
+#endif
+    return handle_enter_slow(h);
+}
+static inline void handle_leave(SharedHandle *h) {
+#ifndef Py_GIL_DISABLED
+    if (__builtin_expect(!h->released, 1)) {
+        h->uses--;
+        return;
+    }
+#endif
+    handle_leave_slow(h);
+}
 /* Around a wait without the GIL, within enter and leave: release() of the handle stops the waiter (-ECANCELED). */
 void handle_wait_begin(SharedHandle *h, handle_waiter *waiter);
 void handle_wait_end(SharedHandle *h, handle_waiter *waiter);
 int handle_raise_detached(SharedHandle *h); /* -1 with DetachedError, which says why */
-bool handle_is_usable(SharedHandle *h);
 
 /* Ends the handle; idempotent, always succeeds. Whoever is inside keeps what it uses, and waits no longer. */
 void handle_release(SharedHandle *h);
@@ -87,6 +108,7 @@ Py_hash_t handle_hash(PyObject *self);
 /* A type's table: what all kinds have (release, with, token, publish, __reduce__, copies), then its own. Once per process, as it outlives
  * the types. */
 void handle_merge_methods(PyMethodDef *out, size_t room, const PyMethodDef *own);
+extern const PyMethodDef handle_copy_methods[]; /* of those: copies alone, for kinds whose release() and `with` are others */
 extern PyMemberDef handle_members[];
 extern PyGetSetDef handle_attributes[];
 

@@ -43,9 +43,17 @@ PyObject *xid_receive(void **data) {
     return received;
 }
 
-int xid_register(core_state *state) {
+static bool is_off(void) {
     const char *wanted = getenv("ISTHMUS_XIDATA");
-    if (wanted != NULL && strcmp(wanted, "0") == 0)
+    return wanted != NULL && strcmp(wanted, "0") == 0;
+}
+
+const char *xid_describe(void) {
+    return is_off() ? "off: ISTHMUS_XIDATA=0" : "on: CPython's own queues and calls take arrays by reference";
+}
+
+int xid_register(core_state *state) {
+    if (is_off())
         return 0;
     for (int i = SHARE_ARRAY + 1; i < SHARE_KINDS; i++)
         if (xid_register_type(state->handle_types[i]) < 0)
@@ -54,6 +62,8 @@ int xid_register(core_state *state) {
 }
 
 #else
+
+const char *xid_describe(void) { return "off: its interface in this version of Python isn't known"; }
 
 int xid_register(core_state *state) {
     (void)state;

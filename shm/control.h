@@ -95,6 +95,7 @@ typedef enum isti_phase {
 #define ISTI_PUBLISHED_LOCAL 1u    /* only who made it, and forked children, hold it: wrapped memory, mapped files */
 #define ISTI_PUBLISHED_GROWABLE 2u /* `current` is its length, of the `length` bytes that are reserved */
 #define ISTI_PUBLISHED_QUEUE 4u    /* its memory is a ring of messages (ring.h) */
+#define ISTI_PUBLISHED_LOCK 8u     /* its memory is a lock's, or the like (sync.h) */
 
 /* 256 bytes: a line of state, a line for the marks of messages under way (the Queue's), two lines of holders. */
 struct isti_descriptor {
@@ -149,6 +150,7 @@ struct isti_waiter {
     _Alignas(64) _Atomic(uint64_t) word;
     _Atomic(uint64_t) offset;
     _Atomic(uint32_t) descriptor, generation;
+    _Atomic(uint32_t) async; /* 1: nobody sleeps on the word: its process is rung */
 };
 
 struct isti_waiter_bucket {

@@ -320,8 +320,8 @@ void isti_row_unclaim(struct isti_domain *d, uint32_t index, uint32_t generation
         isti_row_free(d, index);
 }
 
-static bool slot_is_queue(const struct ist_slot *slot) {
-    return (atomic_load_explicit(&slot->meta, memory_order_relaxed) >> 8 & ISTI_SLOT_QUEUE) != 0; /* relaxed: constant for an owner */
+static bool slot_is(const struct ist_slot *slot, uint32_t kind) {
+    return (atomic_load_explicit(&slot->meta, memory_order_relaxed) >> 8 & kind) != 0; /* relaxed: constant for an owner */
 }
 
 /* Everything about a slot that isn't published and can't change meanwhile: an owner of it is the caller's, or pinned. */
@@ -332,7 +332,10 @@ static void fill_row(struct isti_domain *d, struct isti_descriptor *row, struct 
     atomic_store_explicit(&row->length, atomic_load_explicit(&slot->size, memory_order_relaxed), memory_order_relaxed);
     atomic_store_explicit(&row->window, local ? d->me : d->window, memory_order_relaxed);
     atomic_store_explicit(&row->current, 0, memory_order_relaxed); /* whoever makes it grows it to its first length */
-    const uint32_t kind = isti_slot_is_growable(slot) ? ISTI_PUBLISHED_GROWABLE : slot_is_queue(slot) ? ISTI_PUBLISHED_QUEUE : 0;
+    const uint32_t kind = isti_slot_is_growable(slot)      ? ISTI_PUBLISHED_GROWABLE
+                          : slot_is(slot, ISTI_SLOT_QUEUE) ? ISTI_PUBLISHED_QUEUE
+                          : slot_is(slot, ISTI_SLOT_LOCK)  ? ISTI_PUBLISHED_LOCK
+                                                           : 0;
     atomic_store_explicit(&row->flags, local ? ISTI_PUBLISHED_LOCAL : kind, memory_order_relaxed);
     isti_flights_clear(row);
     atomic_store_explicit(&row->creator, atomic_load_explicit(&slot->creator, memory_order_relaxed), memory_order_relaxed);
@@ -356,7 +359,7 @@ static int publish(struct isti_domain *d, struct ist_slot *slot, bool locked) {
         slot->wrap = NULL; /* nothing is mapped for it alone; create leaves this to whom it matters */
     fill_row(d, row, slot, local);
     IST_POINT(PUBLISH_WRITTEN);
-    if (slot_is_queue(slot)) {
+    if (slot_is(slot, ISTI_SLOT_QUEUE)) {
         uint32_t q;
         error = isti_queue_row_claim(d, index, generation, data, &q);
         if (error != 0) {
@@ -396,6 +399,19 @@ static int publish(struct isti_domain *d, struct ist_slot *slot, bool locked) {
 }
 
 int isti_publish_locked(struct isti_domain *d, struct ist_slot *slot) { return publish(d, slot, true); }
+
+int isti_publish_as(ist_segment s, uint32_t slot_flag, uint32_t row_flag) {
+    /* relaxed, all: nobody else has the segment */
+    atomic_fetch_or_explicit(&s.slot->meta, slot_flag << 8, memory_order_relaxed);
+    int error = isti_publish(s);
+    if (error != 0)
+        return error;
+    const uint64_t desc = atomic_load_explicit(&s.slot->desc, memory_order_relaxed);
+    struct isti_domain *d = isti_domain_by_number(isti_desc_domain(desc));
+    if (d == NULL)
+        return -ENOTRECOVERABLE;
+    return (atomic_load_explicit(&d->descriptor_rows[isti_desc_index(desc)].flags, memory_order_relaxed) & row_flag) != 0 ? 0 : -EAGAIN;
+}
 
 int isti_publish(ist_segment s) {
     /* acquire: pairs with publish's store */
@@ -499,7 +515,8 @@ static void settle(struct isti_domain *d, uint32_t index, uint32_t generation, u
     const uint32_t flags = atomic_load_explicit(&row->flags, memory_order_relaxed);
     isti_slot_begin(a->slot, a->data, length, IST_KIND_HEAP,
                     ((flags & ISTI_PUBLISHED_GROWABLE) != 0 ? ISTI_SLOT_GROWABLE : 0) |
-                        ((flags & ISTI_PUBLISHED_QUEUE) != 0 ? ISTI_SLOT_QUEUE : 0));
+                        ((flags & ISTI_PUBLISHED_QUEUE) != 0 ? ISTI_SLOT_QUEUE : 0) |
+                        ((flags & ISTI_PUBLISHED_LOCK) != 0 ? ISTI_SLOT_LOCK : 0));
     /* relaxed: for display */
     atomic_store_explicit(&a->slot->creator, atomic_load_explicit(&row->creator, memory_order_relaxed), memory_order_relaxed);
     d->entries[index] = (struct isti_entry){.generation = generation, .slot = a->slot->index + 1};
@@ -613,6 +630,8 @@ void isti_descriptor_release(struct ist_slot *slot, uint32_t generation) {
         if (d->entries[index].slot == slot->index + 1) {
             d->entries[index] = (struct isti_entry){0};
             last = true;
+            if (slot_is(slot, ISTI_SLOT_LOCK)) /* nobody in this process has it any more */
+                isti_lock_let_go(d, slot);
             IST_POINT(RELEASE_FORGOTTEN);
             clear_bit(d, index, d->me);
         }
@@ -698,7 +717,7 @@ static int exclude_published(ist_segment s, uint64_t desc, bool freeze) {
 }
 
 int isti_segment_exclusive(ist_segment *s, bool freeze) {
-    if (slot_is_queue(s->slot))
+    if (slot_is(s->slot, ISTI_SLOT_QUEUE | ISTI_SLOT_LOCK))
         return -EINVAL;
     if (!freeze && s->generation == IST_GENERATION_MASK)
         return -EOVERFLOW;

@@ -9,6 +9,7 @@
 #include "control.h"
 #include "thread.h"
 
+#include <isthmus/atomic.h>
 #include <isthmus/process.h>
 #include <isthmus/segment.h>
 #include <pthread.h>
@@ -126,6 +127,9 @@ extern pthread_mutex_t isti_sweep_mutex;
 
 /* ---- descriptor.c */
 int isti_publish(ist_segment s);
+/* The same of a segment that nobody else has, as what `slot_flag` in its meta and `row_flag` in its row say. -EAGAIN: a fork of another thread was
+ * faster, and published it as what it was then. */
+int isti_publish_as(ist_segment s, uint32_t slot_flag, uint32_t row_flag);
 int isti_descriptor_acquire(struct isti_domain *d, uint32_t index, uint32_t generation, ist_segment *out);
 /* The slot's last owner has let go; its word `desc` isn't 0. Ends the slot. */
 void isti_descriptor_release(struct ist_slot *slot, uint32_t generation);
@@ -182,6 +186,8 @@ int isti_window_take(struct isti_domain *d);
 /* The address of [offset, offset + length) of the data memfd, mapped if need be. A window that can't be mapped whole is mapped for this
  * range alone: *alone and *alone_size say what to unmap at the end, NULL if nothing. */
 int isti_window_reach(struct isti_domain *d, uint64_t offset, uint64_t length, bool readonly, void **out, void **alone, size_t *alone_size);
+/* The same of row `index`, whose numbers aren't trusted, for somebody who needn't hold it. -ENOMEM, -EBADMSG. */
+int isti_window_reach_row(struct isti_domain *d, uint32_t index, void **out, size_t *size, void **alone, size_t *alone_size);
 void isti_hint(struct isti_domain *d, uint32_t window, uint32_t index);
 /* Takes the hints for our own window. */
 void isti_window_take_hints(struct isti_domain *d);
@@ -206,6 +212,8 @@ int64_t isti_ticket_estate(struct isti_domain *d, uint32_t m, uint64_t now, uint
 bool isti_sweep_member(struct isti_domain *d, uint32_t m);
 /* Holding m's byte lock in whatever way; true: nothing of it is left, the place can be had. */
 bool isti_sweep_held(struct isti_domain *d, uint32_t m);
+/* *word becomes `to` if it is `from` and nobody has place m, nor can have it meanwhile: for words that name one. True: it did. */
+bool isti_sweep_word(struct isti_domain *d, uint32_t m, _Atomic(uint64_t) *word, uint64_t from, uint64_t to);
 /* All members and windows of a domain; returns how many processes were struck out. */
 size_t isti_sweep_domain(struct isti_domain *d);
 /* All domains, and our hints. */
@@ -213,10 +221,21 @@ size_t isti_sweep_all(void);
 /* Whether somebody has to look now and then. */
 bool isti_sweep_needed(void);
 
+/* ---- lock.c: what descriptors and threads need of locks */
+/* The last reference of this process goes, under d's stripe lock: what it has of the lock is abandoned. */
+void isti_lock_let_go(struct isti_domain *d, struct ist_slot *slot);
+/* A thread ends that has an RLock. */
+void isti_lock_thread_end(uint32_t thread);
+
 /* ---- waiter.c */
+/* As ist_wait_begin and ist_notify, on a number instead of an element: nothing is looked at. */
+#define ISTI_WAIT_KEY (UINT64_C(1) << 63) /* no offset has that bit */
+int isti_wait_begin_key(ist_segment s, uint64_t key, ist_wait *out);
+int isti_notify_key(ist_segment s, uint64_t key, uint64_t count, uint64_t *woken);
 /* Holding m's byte lock: ends the waits of the dead m. */
 void isti_waiter_sweep(struct isti_domain *d, uint32_t m);
 uint64_t isti_waiters_count(void); /* of this process */
+void isti_waiters_tell(void); /* those of this process that don't sleep and were notified: their descriptors become readable */
 
 /* ---- lease.c */
 void isti_lease_poll(void); /* what other processes struck out */

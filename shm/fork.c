@@ -7,7 +7,7 @@
  *   epoch page = 0, 0                         in a child whose handlers didn't run
  *   epoch page = memory epoch, process epoch  otherwise; the second grows by one in each generation of children
  *
- * Lock order: listen, lease, heap, domains (domain.c has the order within), threads, housekeeper, mapped files; then jemalloc's own, which it takes in a prepare
+ * Lock order: listen, lease, heap, domains (domain.c has the order within), threads, housekeeper, waiters, mapped files; then jemalloc's own, which it takes in a prepare
  * handler of its own. Prepare handlers run in the reverse order of registration, so jemalloc must have registered first: it is started here
  * before we register.
  */
@@ -41,11 +41,13 @@ static void prepare(void) {
     isti_domain_fork_prepare();
     isti_thread_fork_prepare();
     isti_housekeeper_fork_prepare();
+    isti_waiters_fork_prepare();
     isti_segment_fork_lock();
 }
 
 static void parent(void) {
     isti_segment_fork_unlock();
+    isti_waiters_fork_parent();
     isti_housekeeper_fork_parent();
     isti_thread_fork_parent();
     isti_domain_fork_parent();
@@ -60,6 +62,7 @@ static void child(void) {
     words[0] = memory_epoch;
     words[1] = process_epoch;
     isti_segment_fork_unlock();
+    isti_waiters_fork_child();
     isti_housekeeper_fork_child();
     isti_thread_fork_child();
     isti_domain_fork_child();

@@ -9,6 +9,9 @@
 void isti_lease_fork_prepare(void);
 void isti_lease_fork_parent(void);
 void isti_lease_fork_child(void);
+void isti_waiters_fork_prepare(void);
+void isti_waiters_fork_parent(void);
+void isti_waiters_fork_child(void);
 void isti_listen_fork_prepare(void);
 void isti_listen_fork_parent(void);
 void isti_listen_fork_child(void);

@@ -52,6 +52,8 @@ static _Atomic(struct isti_heap *) current;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;         /* guards opening */
 static pthread_mutex_t options_mutex = PTHREAD_MUTEX_INITIALIZER; /* guards the three below until they are read; no lock is taken in it */
 static _Atomic(size_t) wanted_size; /* 0: environment or default; relaxed: a setting */
+#define FILL_MOST ((size_t)1 << 20)
+
 static bool options_read;
 struct isti_limits isti_limits;
 
@@ -121,6 +123,11 @@ static size_t parse_size(const char *text) {
     return (size_t)(n << shift);
 }
 
+_Atomic(bool) isti_fills_freed;
+
+/* The first megabyte: more would make pages of blocks that were never touched. */
+void isti_fill_freed(void *block, size_t size) { memset(block, 0xdd, size < FILL_MOST ? size : FILL_MOST); }
+
 void isti_limits_read(void) {
     pthread_mutex_lock(&options_mutex);
     bool first = !options_read;
@@ -136,6 +143,9 @@ void isti_limits_read(void) {
     const char *keeper = getenv("ISTHMUS_HOUSEKEEPER");
     if (first && keeper != NULL && strcmp(keeper, "0") == 0)
         isti_housekeeper_disable();
+    const char *debug = getenv("ISTHMUS_DEBUG");
+    if (first && debug != NULL && debug[0] != '\0' && strcmp(debug, "0") != 0)
+        atomic_store_explicit(&isti_fills_freed, true, memory_order_relaxed);
 }
 
 uint64_t isti_heap_wanted(void) { return atomic_load_explicit(&wanted_size, memory_order_relaxed); }

@@ -41,11 +41,17 @@ static inline void isti_window_enter(const struct isti_window *w, const void *bl
  * thread cache for large ones). */
 static inline size_t isti_heap_rounded(size_t size) { return (size + (size == 0) + (ISTI_GRANULE - 1)) & ~(size_t)(ISTI_GRANULE - 1); }
 
+/* ISTHMUS_DEBUG: what is freed is overwritten first, so that who still uses it notices. Written once, at first use. */
+extern _Atomic(bool) isti_fills_freed;
+void isti_fill_freed(void *block, size_t size);
+
 static inline void isti_window_free(const struct isti_window *w, void *block, size_t size) {
     if (!isti_window_contains(w, block)) /* a child's: neither the block nor the entry is its own */
         return;
     /* relaxed: the block goes back to jemalloc afterwards, whose locks order it before its next owner's store */
     atomic_store_explicit(isti_window_entry(w, block), 0, memory_order_relaxed);
+    if (__builtin_expect(atomic_load_explicit(&isti_fills_freed, memory_order_relaxed), 0)) /* relaxed: a flag alone */
+        isti_fill_freed(block, size);
     isti_poison(block, isti_heap_rounded(size));
     if (size <= ISTI_SIZED_FREE)
         ist_je_sdallocx(block, isti_heap_rounded(size), 0);

@@ -47,6 +47,7 @@ static void sweep_again(void);
 static void attend(bool sweep) {
     isti_lease_poll();
     isti_listen_poll();
+    isti_waiters_tell(); /* also when it is time to sweep: whoever was to ring may be dead */
     uint32_t at = 0;
     for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;) {
         isti_rings_drain(d);

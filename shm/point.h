@@ -13,7 +13,9 @@
     X(GET_HELD) X(GET_TAKEN) X(GET_WOKEN) X(PASS_COUNTED) X(PASS_HELD) X(PASS_PASSED) X(PASS_FREED)                                        \
     X(DRAIN_BEGUN) X(DRAIN_EMPTY) X(PUNCH_CLAIMED) X(PUNCH_PUNCHED) X(PUNCH_MOVED) X(SHUTDOWN_SET) X(SHUTDOWN_DROPPED) X(DONE_COUNTED)     \
     X(WAIT_ANNOUNCED) X(LISTEN_ARMED) X(SWEEP_SKIPPED) X(SWEEP_DRAIN)                                                                                                     \
-    X(JOIN_LOCKED)                                                                                                                         \
+    X(WAIT_SLEPT) X(LOCK_TAKEN) X(LOCK_STARVES) X(LOCK_FREED) X(LOCK_WOKEN) X(LOCK_TOLD) X(LOCK_ABANDONED) X(SWEEP_LOCK)               \
+    X(SEMAPHORE_TAKEN) X(SEMAPHORE_POSTED) X(EVENT_SET) X(BARRIER_INSIDE) X(BARRIER_ARRIVED) X(BARRIER_MOVED) X(BARRIER_LEFT)              \
+    X(SWEEP_BARRIER) X(JOIN_LOCKED)                                                                                                                         \
     X(JOIN_RAISED) X(JOIN_DIRTY) X(WINDOW_LOCKED) X(WINDOW_RAISED) X(WINDOW_TAKEN) X(PUBLISH_RAISED) X(PUBLISH_RESERVED)                   \
         X(PUBLISH_WRITTEN) X(PUBLISH_HELD) X(PUBLISH_LIVE) X(PUBLISH_DONE) X(HOLD_SET) X(HOLD_MOVED) X(HOLD_REFUSED) X(ATTACH_DONE)        \
             X(RELEASE_COUNTED) X(RELEASE_FORGOTTEN) X(UNHOLD_CLEARED) X(UNHOLD_FENCED) X(FREE_SCANNED) X(FREE_DEAD) X(FREE_PUNCHING)       \
@@ -26,7 +28,7 @@
                                         X(FORK_CHILD) X(GROW_READ) X(GROW_DONE) X(WAIT_RAISED) X(WAIT_CLAIMED) X(WAIT_WRITTEN) X(WAIT_PENDING)          \
                                             X(WAIT_UNEQUAL) X(WAIT_LOOKED) X(WAIT_ASLEEP) X(WAIT_HEARD) X(WAIT_GIVEN_UP)              \
                                                 X(NOTIFY_RECHECK) X(NOTIFY_LOOKED) X(NOTIFY_MOVED) X(NOTIFY_WOKEN)                    \
-                                                    X(CANCEL_NOTIFIED) X(CANCEL_PASSED) X(SWEEP_PASSED) X(SWEEP_WAITERS)
+                                                    X(WAIT_LISTED) X(CANCEL_NOTIFIED) X(CANCEL_PASSED) X(SWEEP_PASSED) X(SWEEP_WAITERS)
 /* clang-format on */
 
 enum isti_point {

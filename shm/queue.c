@@ -18,6 +18,7 @@
 #include "queue.h"
 #include "sanitizer.h"
 #include "segment.h"
+#include "stop.h"
 
 #include <errno.h>
 #include <string.h>
@@ -96,21 +97,35 @@ static int make_ring(struct isti_domain *d, uint64_t slots, uint64_t maxsize, is
     ring->magic = ISTI_RING_MAGIC;
     ring->slots = slots;
     ring->maxsize = maxsize;
-    /* relaxed: nobody else has the segment */
-    atomic_fetch_or_explicit(&s.slot->meta, ISTI_SLOT_QUEUE << 8, memory_order_relaxed);
-    error = isti_publish(s);
-    if (error == 0) {
-        const uint64_t desc = atomic_load_explicit(&s.slot->desc, memory_order_relaxed);
-        const uint32_t flags = atomic_load_explicit(&d->descriptor_rows[isti_desc_index(desc)].flags, memory_order_relaxed);
-        if ((flags & ISTI_PUBLISHED_QUEUE) == 0) /* a fork of another thread was faster, and published it as what it was then */
-            error = -EAGAIN;
-    }
+    error = isti_publish_as(s, ISTI_SLOT_QUEUE, ISTI_PUBLISHED_QUEUE);
     if (error == 0)
         *out = s;
     else
         ist_segment_release(s);
     return error;
 }
+
+/* ---- listening by descriptors, see listen.c */
+
+static bool has_room(const struct isti_ring_view *v);
+static bool all_done(const struct isti_ring_view *v);
+
+static _Atomic(uint32_t) *listened(const struct isti_ring_view *v, ist_queue_side side) {
+    return side == IST_QUEUE_MESSAGES ? &v->ring->listened : side == IST_QUEUE_ROOM ? &v->ring->room_listened : &v->ring->done_listened;
+}
+
+/* After it has happened. */
+static void tell_listeners(const struct isti_ring_view *v, ist_queue_side side) {
+    isti_listen_tell(v->d, v->index, listened(v, side), v->ring->armed);
+}
+
+static const struct isti_ring_view *view_of(const struct isti_listener *l, ist_queue_side side) {
+    return &((const struct ist_queue *)(const void *)((const char *)(l - side) - offsetof(struct ist_queue, sides)))->view;
+}
+static bool has_message(const struct isti_listener *l) { return isti_queue_is_waiting(view_of(l, IST_QUEUE_MESSAGES)); }
+static bool has_a_place(const struct isti_listener *l) { return has_room(view_of(l, IST_QUEUE_ROOM)); }
+static bool has_no_task(const struct isti_listener *l) { return all_done(view_of(l, IST_QUEUE_DONE)); }
+static bool (*const ready[ISTI_SIDES])(const struct isti_listener *) = {has_message, has_a_place, has_no_task};
 
 int ist_queue_open(ist_segment s, ist_queue **out) {
     if (ist_segment_is_null(s) || out == NULL || !is_queue(s))
@@ -129,10 +144,17 @@ int ist_queue_open(ist_segment s, ist_queue **out) {
     }
     q->segment = s;
     q->epoch = ist_epoch();
-    for (int i = 0; i < ISTI_SIDES; i++) /* relaxed, here and below: nobody else has it */
-        atomic_store_explicit(&q->sides[i].fd, -1, memory_order_relaxed);
+    for (ist_queue_side side = 0; side < ISTI_SIDES; side++) {
+        q->sides[side] = (struct isti_listener){.d = d,
+                                                .index = q->view.index,
+                                                .epoch = q->epoch,
+                                                .armed = q->view.ring->armed,
+                                                .listened = listened(&q->view, side),
+                                                .is_ready = ready[side]};
+        isti_listener_begin(&q->sides[side]);
+    }
     for (int i = 0; i < 3; i++)
-        atomic_store_explicit(&q->spin[i], SPIN_FIRST, memory_order_relaxed);
+        atomic_store_explicit(&q->spin[i], SPIN_FIRST, memory_order_relaxed); /* relaxed: nobody else has it */
     *out = q;
     return 0;
 }
@@ -181,53 +203,21 @@ void ist_queue_release(ist_queue *q) {
     if (q == NULL)
         return;
     if (is_usable(q))
-        isti_listen_end(q);
+        for (int side = 0; side < ISTI_SIDES; side++)
+            isti_listener_end(&q->sides[side]);
     ist_segment_release(q->segment);
     isti_os.free(q);
 }
 
 ist_segment ist_queue_segment(const ist_queue *q) { return q->segment; }
 
+int ist_queue_fileno_of(ist_queue *q, ist_queue_side side, int *out) {
+    return q == NULL || out == NULL || (unsigned)side >= ISTI_SIDES ? -EINVAL : isti_listener_fileno(&q->sides[side], out);
+}
+
+int ist_queue_fileno(ist_queue *q, int *out) { return ist_queue_fileno_of(q, IST_QUEUE_MESSAGES, out); }
+
 /* ---- waiting */
-
-enum { WAITER_STOPPED, WAITER_WORD }; /* words of a waiter; the second: the address it sleeps on, | 1 while somebody wakes it there */
-
-static _Atomic(uint64_t) *waiter_word(ist_waiter *w, int which) { return (_Atomic(uint64_t) *)(void *)&w->words[which]; }
-
-static void waiter_leave(ist_waiter *w, const _Atomic(uint32_t) *word) {
-    uint64_t there = (uint64_t)(uintptr_t)word;
-    /* acquire: pairs with the stopper's release: it touches the word no more. It holds on for one system call */
-    while (!atomic_compare_exchange_weak_explicit(waiter_word(w, WAITER_WORD), &there, 0, memory_order_acquire, memory_order_relaxed))
-        there = (uint64_t)(uintptr_t)word;
-}
-
-void ist_waiter_stop(ist_waiter *w) {
-    /* seq_cst, both and those of the waiter: it announces its word and looks whether it is stopped */
-    atomic_store_explicit(waiter_word(w, WAITER_STOPPED), 1, memory_order_seq_cst);
-    uint64_t there = atomic_load_explicit(waiter_word(w, WAITER_WORD), memory_order_seq_cst);
-    if (there == 0 || (there & 1) != 0 ||
-        !atomic_compare_exchange_strong_explicit(waiter_word(w, WAITER_WORD), &there, there | 1, memory_order_seq_cst,
-                                                 memory_order_relaxed))
-        return;
-    isti_event_wake_all((_Atomic(uint32_t) *)(uintptr_t)there);
-    atomic_store_explicit(waiter_word(w, WAITER_WORD), there, memory_order_release); /* pairs with waiter_leave */
-}
-
-void ist_waiter_reset(ist_waiter *w) {
-    atomic_store_explicit(waiter_word(w, WAITER_STOPPED), 0, memory_order_relaxed); /* relaxed: a flag alone */
-}
-
-static bool is_stopped(ist_waiter *w) {
-    return w != NULL && atomic_load_explicit(waiter_word(w, WAITER_STOPPED), memory_order_seq_cst) != 0; /* seq_cst: see stop */
-}
-
-static void relax(void) {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
 
 typedef bool (*happened_fn)(const struct isti_ring_view *);
 
@@ -244,7 +234,7 @@ static bool spin(struct ist_queue *q, happened_fn happened, int which) {
             atomic_store_explicit(budget, limit + aim / 4 - limit / 4, memory_order_relaxed);
             return true;
         }
-        relax();
+        isti_relax();
     }
     atomic_store_explicit(budget, limit - limit / 4, memory_order_relaxed);
     return false;
@@ -252,21 +242,19 @@ static bool spin(struct ist_queue *q, happened_fn happened, int which) {
 
 /* One turn of waiting for something that is told by `word`. 0: look again; -ETIMEDOUT, -EINTR, -ECANCELED. */
 static int wait_turn(struct ist_queue *q, _Atomic(uint32_t) *word, happened_fn happened, int which, uint64_t deadline, ist_waiter *w) {
-    if (is_stopped(w))
+    if (isti_stop_is_set(w))
         return -ECANCELED;
     if (spin(q, happened, which))
         return 0;
     int error = 0;
     const uint32_t value = isti_event_prepare(word);
-    if (w != NULL) /* seq_cst: see ist_waiter_stop */
-        atomic_store_explicit(waiter_word(w, WAITER_WORD), (uint64_t)(uintptr_t)word, memory_order_seq_cst);
+    isti_stop_announce(w, word);
     IST_POINT(WAIT_ANNOUNCED);
-    if (is_stopped(w))
+    if (isti_stop_is_set(w))
         error = -ECANCELED;
     else if (!happened(&q->view))
         error = isti_os.now() >= deadline ? -ETIMEDOUT : isti_event_wait(word, value, deadline);
-    if (w != NULL)
-        waiter_leave(w, word);
+    isti_stop_leave(w, word);
     if (error == 0 || !happened(&q->view))
         return error;
     if (error == -ETIMEDOUT)
@@ -321,7 +309,9 @@ static int make_list(const struct ist_queue *q, struct outgoing *o, uint64_t *re
 
 /* The message as its slot will have it. */
 static int prepare(const struct ist_queue *q, const ist_queue_message *m, struct outgoing *o) {
-    *o = (struct outgoing){.segments = segments_of(m), .count = m->count};
+    o->list = (ist_segment){NULL, 0, 0};
+    o->segments = segments_of(m);
+    o->count = m->count;
     const unsigned bytes = (m->size + 7u) / 8;
     const bool listed = m->count > 0 && m->count + bytes > ISTI_BODY_REFS;
     const unsigned refs = listed ? 1 : m->count;
@@ -336,7 +326,8 @@ static int prepare(const struct ist_queue *q, const ist_queue_message *m, struct
     else
         for (unsigned i = 0; i < refs && error == 0; i++)
             error = refer(q, o->segments[i], &o->words[1 + i]);
-    memcpy(&o->words[1 + refs], m->bytes, m->size);
+    for (unsigned i = 0; i < bytes; i++) /* whole words, which is faster than their exact number; nobody looks at what is behind `size` */
+        memcpy(&o->words[1 + refs + i], m->bytes + 8 * i, 8);
     o->used = 1 + refs + bytes;
     if (error != 0 && !ist_segment_is_null(o->list))
         ist_segment_release(o->list);
@@ -430,7 +421,7 @@ static int fill(struct ist_queue *q, const struct outgoing *o, uint64_t t) {
     atomic_exchange_explicit(&slot->word, isti_slot_word(t, ISTI_SLOT_FULL, 0), memory_order_seq_cst);
     IST_POINT(PUT_FULL);
     isti_event_wake_one(&q->view.ring->not_empty);
-    isti_listen_happened(&q->view, IST_QUEUE_MESSAGES);
+    tell_listeners(&q->view, IST_QUEUE_MESSAGES);
     IST_POINT(PUT_WOKEN);
     return 0;
 }
@@ -457,7 +448,7 @@ int ist_queue_await_room(ist_queue *q, uint64_t deadline, ist_waiter *waiter) {
     if (!is_usable(q))
         return -ENOTRECOVERABLE;
     while (!has_room(&q->view)) {
-        if (isti_listen_clear(q, IST_QUEUE_ROOM) && has_room(&q->view))
+        if (isti_listener_clear(&q->sides[IST_QUEUE_ROOM]) && has_room(&q->view))
             break;
         int error = suspect_head(q);
         if (error == 0)
@@ -495,7 +486,7 @@ static bool advance(struct ist_queue *q, uint64_t h) {
 static void has_advanced(struct ist_queue *q, uint64_t h) {
     isti_ring_punch(&q->view, h + 1);
     isti_event_wake_one(&q->view.ring->not_full);
-    isti_listen_happened(&q->view, IST_QUEUE_ROOM);
+    tell_listeners(&q->view, IST_QUEUE_ROOM);
     IST_POINT(GET_WOKEN);
 }
 
@@ -526,12 +517,13 @@ static int own(struct ist_queue *q, const uint64_t body[ISTI_BODY], ist_queue_me
         if (error == 0)
             error = list->count > MOST_SEGMENTS ? -EBADMSG : own_all(q->view.d, NULL, list, (uint32_t)list->count, out);
     } else
-        error = own_all(q->view.d, body + 1, NULL, header.refs, out);
+        error = header.refs == 0 ? 0 : own_all(q->view.d, body + 1, NULL, header.refs, out);
     if (error != 0)
         return error;
     out->tag = header.tag;
     out->size = header.size;
-    memcpy(out->bytes, body + 1 + header.refs, header.size);
+    for (unsigned i = 0; i < (header.size + 7u) / 8; i++) /* whole words: see prepare() */
+        memcpy(out->bytes + 8 * i, &body[1 + header.refs + i], 8);
     return 0;
 }
 
@@ -541,14 +533,16 @@ static int take(struct ist_queue *q, uint64_t h, uint64_t word, ist_queue_messag
     uint64_t body[ISTI_BODY];
     for (unsigned i = 0; i < ISTI_BODY; i++)
         body[i] = atomic_load_explicit(&slot->body[i], memory_order_relaxed); /* relaxed: the word was acquired; advance() checks head */
-    *out = (ist_queue_message){.count = 0};
+    out->count = 0;
+    out->many = NULL;
     struct isti_list list = {.count = 0};
     int error = own(q, body, out, &list);
     IST_POINT(GET_HELD);
     const bool taken = error == 0 && advance(q, h);
     if (taken)
         IST_POINT(GET_TAKEN);
-    ist_segment_release(list.segment);
+    if (!ist_segment_is_null(list.segment))
+        ist_segment_release(list.segment);
     if (taken) {
         has_advanced(q, h);
         return 0;
@@ -603,10 +597,10 @@ int ist_queue_get(ist_queue *q, ist_queue_message *out, uint64_t deadline, ist_w
         uint64_t written = 0;
         int error = try_get(q, out, &written);
         if (error == -EAGAIN && !shut &&
-            isti_listen_clear(q, IST_QUEUE_MESSAGES)) { /* and once more, for a message that was told in between */
+            isti_listener_clear(&q->sides[IST_QUEUE_MESSAGES])) { /* and once more, for a message that was told in between */
             error = try_get(q, out, &written);
             if (error != -EAGAIN)
-                isti_listen_happened(&q->view, IST_QUEUE_MESSAGES); /* there may be more */
+                tell_listeners(&q->view, IST_QUEUE_MESSAGES); /* there may be more */
         }
         if (error != -EAGAIN && error != -EBUSY)
             return error;
@@ -638,10 +632,6 @@ int ist_queue_get(ist_queue *q, ist_queue_message *out, uint64_t deadline, ist_w
 
 static bool all_done(const struct isti_ring_view *v) { return isti_ring_unfinished(v) == 0; }
 
-bool isti_queue_has_happened(const struct isti_ring_view *v, ist_queue_side side) {
-    return side == IST_QUEUE_MESSAGES ? isti_queue_is_waiting(v) : side == IST_QUEUE_ROOM ? has_room(v) : all_done(v);
-}
-
 int ist_queue_task_done(ist_queue *q) {
     if (!is_usable(q))
         return -ENOTRECOVERABLE;
@@ -656,7 +646,7 @@ int ist_queue_task_done(ist_queue *q) {
     if (all_done(&q->view)) {
         if (isti_event_awaited(&q->view.ring->all_done))
             isti_event_wake_all(&q->view.ring->all_done);
-        isti_listen_happened(&q->view, IST_QUEUE_DONE);
+        tell_listeners(&q->view, IST_QUEUE_DONE);
     }
     return 0;
 }
@@ -665,7 +655,7 @@ int ist_queue_join(ist_queue *q, uint64_t deadline, ist_waiter *waiter) {
     if (!is_usable(q))
         return -ENOTRECOVERABLE;
     while (!all_done(&q->view)) {
-        if (isti_listen_clear(q, IST_QUEUE_DONE) && all_done(&q->view))
+        if (isti_listener_clear(&q->sides[IST_QUEUE_DONE]) && all_done(&q->view))
             break;
         int error = suspect_head(q); /* what was never put isn't waited for */
         if (error > 0)
@@ -695,7 +685,7 @@ static int drop_all(struct ist_queue *q) {
                 isti_sweep_member(v->d, isti_slot_member(word));
             if (isti_os.now() >= deadline)
                 return 0; /* when it goes on it finds the queue shut, or its message is got */
-            relax();
+            isti_relax();
             continue;
         }
         int passed = isti_ring_pass(v, h, word);
@@ -718,7 +708,7 @@ int ist_queue_shutdown(ist_queue *q, bool immediate) {
     isti_event_wake_all(&ring->not_full);
     isti_event_wake_all(&ring->all_done);
     for (ist_queue_side side = 0; side < ISTI_SIDES; side++)
-        isti_listen_happened(&q->view, side);
+        tell_listeners(&q->view, side);
     return error;
 }
 

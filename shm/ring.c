@@ -123,17 +123,12 @@ int isti_ring_view(struct isti_domain *d, uint32_t index, uint32_t generation, v
 /* The same for a process that needn't hold it; what is mapped for it alone is to be unmapped. -ENOMEM, -EBADMSG. */
 static int view_row(struct isti_domain *d, uint32_t index, uint32_t generation, struct isti_ring_view *out, void **alone,
                     size_t *alone_size) {
-    struct isti_descriptor *row = &d->descriptor_rows[index];
-    /* relaxed, both: constant while S is LIVE or DRAIN */
-    const uint64_t offset = atomic_load_explicit(&row->offset, memory_order_relaxed);
-    const uint64_t length = atomic_load_explicit(&row->length, memory_order_relaxed);
-    if (offset / d->window_size >= d->windows || length > d->window_size - offset % d->window_size || offset % 64 != 0)
-        return -EBADMSG;
     void *data;
-    int error = isti_window_reach(d, offset, length, false, &data, alone, alone_size);
+    size_t size;
+    int error = isti_window_reach_row(d, index, &data, &size, alone, alone_size);
     if (error != 0)
-        return -ENOMEM; /* whatever was missing may be there another time */
-    error = isti_ring_view(d, index, generation, data, length, out);
+        return error;
+    error = isti_ring_view(d, index, generation, data, size, out);
     if (error != 0 && *alone != NULL)
         isti_os.munmap(*alone, *alone_size);
     return error;

@@ -550,7 +550,9 @@ static bool read_info(ist_slot *slot, ist_segment_info *out) {
         .index = slot->index,
         .generation = isti_generation(state),
         .owners = isti_owners(state),
-        .kind = (meta >> 8 & ISTI_SLOT_QUEUE) != 0 ? IST_KIND_QUEUE : (uint8_t)meta,
+        .kind = (meta >> 8 & ISTI_SLOT_QUEUE) != 0  ? IST_KIND_QUEUE
+                : (meta >> 8 & ISTI_SLOT_LOCK) != 0 ? IST_KIND_LOCK
+                                                    : (uint8_t)meta,
         .frozen = (state & IST_FROZEN) != 0,
         .readonly = (state & IST_FROZEN) != 0 || (meta >> 8 & IST_READONLY) != 0,
         .saturated = isti_owners(state) >= IST_OWNERS_LIMIT,
@@ -592,12 +594,13 @@ int ist_stats_read(ist_stats *stats) {
     uint64_t sums[ISTI_COUNTERS];
     isti_counters_read(sums);
     /* what the slots tell is counted here rather than by every create and release */
-    stats->segments = stats->allocated = stats->owners = stats->published = stats->queues = 0;
+    stats->segments = stats->allocated = stats->owners = stats->published = stats->queues = stats->locks = 0;
     ist_segment_info info;
     for (uint32_t cursor = 0; ist_segments(&cursor, &info, 1) != 0;) {
         stats->segments++;
         stats->published += info.published;
         stats->queues += info.kind == IST_KIND_QUEUE;
+        stats->locks += info.kind == IST_KIND_LOCK;
         stats->allocated += info.kind == IST_KIND_HEAP ? info.size : 0;
         stats->owners += info.saturated ? 0 : info.owners;
     }

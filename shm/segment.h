@@ -44,6 +44,7 @@ struct isti_wrap {
 
 extern _Atomic(uint64_t) isti_retired; /* slots; a statistic */
 
+#define ISTI_SLOT_LOCK 32u   /* the data is a lock's, or the like (sync.h) */
 #define ISTI_SLOT_QUEUE 128u /* in meta, beside the flags of create, wrap and map: the data is a queue's ring */
 
 /* ---- steps of making and ending that segment.c and descriptor.c share; inline, as create and release are made of them */

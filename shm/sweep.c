@@ -4,11 +4,12 @@
  * place can't be had by a new one. Never "look whether it lives, then clear": between the two it may have been swept by another and taken by
  * a new process. Every step is idempotent, so a sweeper that is killed is followed by the next. Bits of the living are never touched.
  */
-#include "domain.h"
 #include "os.h"
 #include "point.h"
 #include "segment.h"
+#include "sync.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 static bool is_in(uint32_t index, const uint32_t *sorted, int64_t n) {
@@ -23,6 +24,24 @@ static bool is_in(uint32_t index, const uint32_t *sorted, int64_t n) {
             n = middle;
     }
     return false;
+}
+
+static int sweep_lock(struct isti_domain *d, uint32_t m, uint32_t index) {
+    void *data, *alone;
+    size_t size, alone_size;
+    int error = isti_window_reach_row(d, index, &data, &size, &alone, &alone_size);
+    if (error != 0)
+        return error == -EBADMSG ? 0 : error;
+    struct isti_sync_memory *memory = isti_sync_memory_of(data, size);
+    if (memory != NULL) {
+        isti_barrier_sweep(memory, size, m);
+        isti_lock_sweep(d, index, memory, m);
+        /* relaxed: nobody is there to hear */
+        atomic_fetch_and_explicit(&memory->armed[m / 64], ~(UINT64_C(1) << m % 64), memory_order_relaxed);
+    }
+    if (alone != NULL)
+        isti_os.munmap(alone, alone_size);
+    return 0;
 }
 
 /* What the dead m was doing with descriptor `index` is ended; false: it couldn't be, and m's bit stays. */
@@ -59,6 +78,10 @@ static bool sweep_row(struct isti_domain *d, uint32_t m, uint32_t index, bool ke
     else if (held && isti_s_live(s) && (atomic_load_explicit(&row->flags, memory_order_relaxed) & ISTI_PUBLISHED_QUEUE) != 0 &&
              isti_ring_sweep(d, index, m) != 0)
         return false; /* before the bit goes: whoever empties a queue that nobody holds takes what is half written for a dead one's */
+    /* relaxed: as above. Whether or not it holds it: its last reference may have been a message's */
+    else if (isti_s_live(s) && (atomic_load_explicit(&row->flags, memory_order_relaxed) & ISTI_PUBLISHED_LOCK) != 0 &&
+             sweep_lock(d, m, index) != 0)
+        return false;
     if (!keep_bit && held) {
         isti_unhold(d, index, m);
         IST_POINT(SWEEP_CLEARED);
@@ -109,6 +132,22 @@ static bool sweep_locked(struct isti_domain *d, uint32_t m) {
     bool gone = atomic_load_explicit(&d->member_rows[m].dirty, memory_order_acquire) != 0 && isti_sweep_held(d, m);
     isti_probe_unlock(d, ISTI_LOCK_MEMBER + (int64_t)m);
     return gone;
+}
+
+bool isti_sweep_word(struct isti_domain *d, uint32_t m, _Atomic(uint64_t) *word, uint64_t from, uint64_t to) {
+    if (m == d->me)
+        return false;
+    bool done = false;
+    pthread_mutex_lock(&isti_sweep_mutex);
+    const bool nowhere = m >= d->members || d->solo;
+    if (nowhere || isti_probe_lock(d, ISTI_LOCK_MEMBER + (int64_t)m) == 0) {
+        /* seq_cst: as the exchanges of those who live */
+        done = atomic_compare_exchange_strong_explicit(word, &from, to, memory_order_seq_cst, memory_order_relaxed);
+        if (!nowhere)
+            isti_probe_unlock(d, ISTI_LOCK_MEMBER + (int64_t)m);
+    }
+    pthread_mutex_unlock(&isti_sweep_mutex);
+    return done;
 }
 
 bool isti_sweep_member(struct isti_domain *d, uint32_t m) {

@@ -8,6 +8,7 @@
  */
 #include "thread.h"
 
+#include "domain.h"
 #include "fork.h"
 #include "os.h"
 #include "slab.h"
@@ -21,6 +22,7 @@ static struct isti_thread *threads;
 static pthread_key_t key;
 static bool key_made;
 static _Atomic(uint64_t) totals[ISTI_COUNTERS];
+static uint32_t numbers; /* given out so far; guarded by the mutex */
 
 void isti_count_total(isti_counter counter, uint64_t n) {
     /* relaxed: a statistic */
@@ -41,6 +43,8 @@ static void retire(struct isti_thread *t) {
 
 static void thread_end(void *block) {
     struct isti_thread *t = block;
+    if (t->rlocks > 0 && ist_process_epoch() != 0)
+        isti_lock_thread_end(t->number);
     isti_slab_return(t);
     pthread_mutex_lock(&mutex);
     retire(t);
@@ -65,6 +69,7 @@ struct isti_thread *isti_thread_make(void) {
         isti_os.free(t);
         return NULL;
     }
+    t->number = ++numbers;
     t->next = threads;
     if (threads != NULL)
         threads->previous = t;

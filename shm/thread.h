@@ -21,6 +21,8 @@ struct isti_thread {
     const struct isti_window *window; /* that heap's */
     struct ist_slot *magazine[ISTI_MAGAZINE];
     struct ist_slot *rest;    /* of a chain this thread is using up; NULL: none */
+    uint32_t number;          /* no other thread of this process has, or had, it: owners of locks are told apart by it */
+    uint32_t rlocks;          /* RLocks that it has, at least */
     _Atomic(uint64_t) counters[ISTI_COUNTERS];
     struct isti_thread *previous, *next; /* of all threads; guarded by the list's mutex */
 };

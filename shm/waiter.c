@@ -14,6 +14,11 @@
  * The element's store and the look at the words on one side, the word and the look at the element on the other, have a full fence between
  * them: one of the two sees the other. tests/models/waiter.pml and litmus/waiter_* are the model.
  *
+ * A wait without a thread (async) is a row like any other, but that nobody sleeps on its word: it is in a list of this process, with a
+ * descriptor to write to. Whoever notifies it looks through that list, or rings the doorbell of its process, whose housekeeper looks. Behind its
+ * move to WAITING the waiter enters the list and looks at its row once more, so one of the two finds the other. A notifier that dies before it
+ * rings is made up for by the housekeeper's look every two seconds.
+ *
  * Rows are in buckets, by what is waited on. A full bucket spills into the next ones; `spilled` says how far a notifier has to look.
  */
 #include "domain.h"
@@ -22,7 +27,11 @@
 #include "sanitizer.h"
 #include "segment.h"
 
+#include "fork.h"
+#include "housekeeper.h"
+
 #include <isthmus/atomic.h>
+#include <pthread.h>
 
 typedef enum waiter_state { FREE = 0, CLAIMED = 1, PENDING = 2, RECHECK = 3, WAITING = 4, NOTIFIED = 5 } waiter_state;
 
@@ -118,13 +127,8 @@ static uint64_t load(const void *at, size_t size) {
     return atomic_load_explicit((const _Atomic(uint64_t) *)at, memory_order_seq_cst);
 }
 
-int ist_wait_begin(ist_segment s, size_t offset, const void *element, size_t size, uint64_t expected, ist_wait *out) {
-    if (ist_process_epoch() == 0)
-        return -ENOTRECOVERABLE;
-    const size_t end = ist_segment_size(s);
-    const void *at = element != NULL ? element : (const char *)ist_segment_data(s) + offset;
-    if ((size != 4 && size != 8) || (uintptr_t)at % size != 0 || offset > end || end - offset < size)
-        return -EINVAL;
+/* at NULL: nothing is looked at. */
+static int begin(ist_segment s, uint64_t offset, const void *at, size_t size, uint64_t expected, int fd, ist_wait *out) {
     int error = isti_publish(s);
     if (error != 0)
         return error;
@@ -147,6 +151,7 @@ int ist_wait_begin(ist_segment s, size_t offset, const void *element, size_t siz
     atomic_store_explicit(&row->descriptor, e.descriptor, memory_order_relaxed);
     atomic_store_explicit(&row->generation, e.generation, memory_order_relaxed);
     atomic_store_explicit(&row->offset, e.offset, memory_order_relaxed);
+    atomic_store_explicit(&row->async, fd >= 0, memory_order_relaxed);
     IST_POINT(WAIT_WRITTEN);
     uint64_t word = word_of(ticket, CLAIMED, d->me);
     for (;;) {
@@ -155,7 +160,7 @@ int ist_wait_begin(ist_segment s, size_t offset, const void *element, size_t siz
             return -EBADMSG; /* nobody else moves it here: a peer wrote garbage */
         IST_POINT(WAIT_PENDING);
         atomic_thread_fence(memory_order_seq_cst);
-        if (load(at, size) != expected) {
+        if (at != NULL && load(at, size) != expected) {
             if (!move(row, pending, FREE))
                 move(row, with_state(word, RECHECK), FREE);
             IST_POINT(WAIT_UNEQUAL);
@@ -172,15 +177,113 @@ int ist_wait_begin(ist_segment s, size_t offset, const void *element, size_t siz
                       .domain = d->number,
                       .row = index,
                       .descriptor = e.descriptor,
-                      .generation = e.generation};
+                      .generation = e.generation,
+                      .fd = fd};
     return 0;
 }
+
+/* element NULL: the segment's own bytes at `offset`. */
+static int begin_on(ist_segment s, size_t offset, const void *element, size_t size, uint64_t expected, int fd, ist_wait *out) {
+    if (ist_process_epoch() == 0)
+        return -ENOTRECOVERABLE;
+    const size_t end = ist_segment_size(s);
+    const void *at = element != NULL ? element : (const char *)ist_segment_data(s) + offset;
+    if ((size != 4 && size != 8) || (uintptr_t)at % size != 0 || offset > end || end - offset < size)
+        return -EINVAL;
+    return begin(s, offset, at, size, expected, fd, out);
+}
+
+int ist_wait_begin(ist_segment s, size_t offset, const void *element, size_t size, uint64_t expected, ist_wait *out) {
+    return begin_on(s, offset, element, size, expected, -1, out);
+}
+
+int isti_wait_begin_key(ist_segment s, uint64_t key, ist_wait *out) { return begin(s, ISTI_WAIT_KEY | key, NULL, 0, 0, -1, out); }
 
 static struct isti_waiter *registered(const ist_wait *w, struct isti_domain **d) {
     *d = isti_domain_by_number(w->domain);
     if (*d == NULL || member_of(w->word) != (*d)->me || w->row >= (*d)->waiter_buckets * ISTI_WAITERS)
         return NULL; /* a child's copy of its parent's wait, for one */
     return row_of(*d, w->row);
+}
+
+/* ---- waiting without a thread: the waits of this process. The list, and `told` and the links in it, are guarded by the mutex, under which no
+ * other lock is taken */
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static ist_wait *first;
+
+/* The mutex is held. */
+static void tell(ist_wait *w) {
+    const uint64_t one = 1;
+    struct isti_domain *d;
+    struct isti_waiter *row = registered(w, &d);
+    /* seq_cst: behind the notifier's move, or before it, see the head. A row that has gone on counts as notified, as in ist_wait_on */
+    if (!w->told && row != NULL && atomic_load_explicit(&row->word, memory_order_seq_cst) != w->word) {
+        w->told = true;
+        (void)!isti_os.write(w->fd, &one, sizeof one); /* a full eventfd is readable as well */
+    }
+}
+
+void isti_waiters_tell(void) {
+    pthread_mutex_lock(&mutex);
+    for (ist_wait *w = first; w != NULL; w = w->next)
+        tell(w);
+    pthread_mutex_unlock(&mutex);
+}
+
+int ist_wait_begin_async(ist_segment s, size_t offset, const void *element, size_t size, uint64_t expected, int fd, ist_wait *out) {
+    if (fd < 0)
+        return -EBADF;
+    const int error = begin_on(s, offset, element, size, expected, fd, out);
+    if (error != 0)
+        return error;
+    pthread_mutex_lock(&mutex);
+    out->next = first;
+    out->link = &first;
+    if (first != NULL)
+        first->link = &out->next;
+    first = out;
+    IST_POINT(WAIT_LISTED);
+    tell(out); /* it may have been notified before it was there to be found */
+    pthread_mutex_unlock(&mutex);
+    isti_housekeeper_watch(); /* it hears of other processes' notifications */
+    return 0;
+}
+
+static void unlist(ist_wait *w) {
+    if (w->fd < 0)
+        return;
+    pthread_mutex_lock(&mutex);
+    if (w->link != NULL) {
+        *w->link = w->next;
+        if (w->next != NULL)
+            w->next->link = w->link;
+        w->link = NULL;
+    }
+    pthread_mutex_unlock(&mutex);
+}
+
+void isti_waiters_fork_prepare(void) { pthread_mutex_lock(&mutex); }
+
+void isti_waiters_fork_parent(void) { pthread_mutex_unlock(&mutex); }
+
+/* The waits are the parent's. */
+void isti_waiters_fork_child(void) {
+    while (first != NULL) {
+        first->link = NULL;
+        first = first->next;
+    }
+    pthread_mutex_unlock(&mutex); /* the forking thread locked it, and is this one */
+}
+
+/* A row that was notified. `async`: as it was before the exchange, which shows that it was of that wait. */
+static void wake(struct isti_domain *d, struct isti_waiter *row, uint64_t word, bool async, bool *here) {
+    if (!async)
+        isti_os.futex_wake(futex_of(row), 1);
+    else if (member_of(word) == d->me)
+        *here = true;
+    else if (member_of(word) < d->members)
+        isti_member_ring(d, member_of(word));
 }
 
 int ist_wait_on(ist_wait *w, uint64_t deadline, uint64_t patience) {
@@ -196,16 +299,18 @@ int ist_wait_on(ist_wait *w, uint64_t deadline, uint64_t patience) {
             /* NOTIFIED → FREE. Should a peer have written garbage, it counts as a notification: waiting for what can't come is worse */
             move(row, with_state(w->word, NOTIFIED), FREE);
             IST_POINT(WAIT_HEARD);
+            unlist(w);
             return 0;
         }
         if (isti_os.now() >= deadline) {
             if (move(row, w->word, FREE)) {
                 IST_POINT(WAIT_GIVEN_UP);
+                unlist(w);
                 return -ETIMEDOUT;
             }
             continue;
         }
-        if (slept)
+        if (slept || w->fd >= 0)
             return -EINTR;
         isti_os.futex_wait(futex_of(row), (uint32_t)w->word, until);
     }
@@ -281,6 +386,7 @@ static void look(struct isti_domain *d, const struct element *e, uint64_t after,
 
 static uint64_t notify(struct isti_domain *d, const struct element *e, uint64_t count) {
     uint64_t woken = 0, after = 0;
+    bool here = false; /* some of this process's that don't sleep */
     /* A wait that begins from here on has a greater ticket, and needn't be seen: this ends. The state's and the member's bits are all set:
      * words with that ticket are within. relaxed: behind the fence, as the looks */
     const uint64_t last = atomic_load_explicit(&d->marks->waits, memory_order_relaxed) << 16 | 0xffff;
@@ -289,24 +395,23 @@ static uint64_t notify(struct isti_domain *d, const struct element *e, uint64_t 
         look(d, e, after, last, &f);
         for (uint32_t i = 0; i < f.n && woken < count; i++) {
             IST_POINT(NOTIFY_LOOKED);
+            const bool async = atomic_load_explicit(&f.rows[i]->async, memory_order_relaxed) != 0; /* relaxed: as in waits_on */
             if (!move(f.rows[i], f.words[i], NOTIFIED))
                 continue; /* it has given up */
             IST_POINT(NOTIFY_MOVED);
             woken++;
-            isti_os.futex_wake(futex_of(f.rows[i]), 1);
+            wake(d, f.rows[i], f.words[i], async, &here);
             IST_POINT(NOTIFY_WOKEN);
         }
         if (f.n > 0)
             after = f.words[f.n - 1];
     } while (f.n == BATCH && woken < count);
+    if (here)
+        isti_waiters_tell();
     return woken;
 }
 
-int ist_notify(ist_segment s, size_t offset, uint64_t count, uint64_t *woken) {
-    if (ist_process_epoch() == 0)
-        return -ENOTRECOVERABLE;
-    if (offset >= ist_segment_size(s))
-        return -EINVAL;
+static int notify_segment(ist_segment s, uint64_t offset, uint64_t count, uint64_t *woken) {
     *woken = 0;
     atomic_thread_fence(memory_order_seq_cst); /* behind the element's store, see the head */
     const uint64_t desc = atomic_load_explicit(&s.slot->desc, memory_order_acquire); /* acquire: pairs with publish's store */
@@ -316,6 +421,16 @@ int ist_notify(ist_segment s, size_t offset, uint64_t count, uint64_t *woken) {
     const struct element e = {.descriptor = isti_desc_index(desc), .generation = isti_desc_generation(desc), .offset = offset};
     *woken = notify(d, &e, count);
     return 0;
+}
+
+int isti_notify_key(ist_segment s, uint64_t key, uint64_t count, uint64_t *woken) {
+    return notify_segment(s, ISTI_WAIT_KEY | key, count, woken);
+}
+
+int ist_notify(ist_segment s, size_t offset, uint64_t count, uint64_t *woken) {
+    if (ist_process_epoch() == 0)
+        return -ENOTRECOVERABLE;
+    return offset >= ist_segment_size(s) ? -EINVAL : notify_segment(s, offset, count, woken);
 }
 
 /* ---- ends that weren't asked for */
@@ -330,6 +445,7 @@ static struct element element_of(struct isti_waiter *row) {
 void ist_wait_cancel(ist_wait *w) {
     struct isti_domain *d;
     struct isti_waiter *row = registered(w, &d);
+    unlist(w);
     if (row == NULL || move(row, w->word, FREE))
         return;
     IST_POINT(CANCEL_NOTIFIED);

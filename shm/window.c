@@ -115,6 +115,19 @@ int isti_window_reach(struct isti_domain *d, uint64_t offset, uint64_t length, b
     return 0;
 }
 
+int isti_window_reach_row(struct isti_domain *d, uint32_t index, void **out, size_t *size, void **alone, size_t *alone_size) {
+    struct isti_descriptor *row = &d->descriptor_rows[index];
+    /* relaxed, both: constant while S is LIVE or DRAIN */
+    const uint64_t offset = atomic_load_explicit(&row->offset, memory_order_relaxed);
+    const uint64_t length = atomic_load_explicit(&row->length, memory_order_relaxed);
+    if (offset / d->window_size >= d->windows || length > d->window_size - offset % d->window_size || offset % 64 != 0)
+        return -EBADMSG;
+    *size = length;
+    return isti_window_reach(d, offset, length, false, out, alone, alone_size) == 0
+               ? 0
+               : -ENOMEM; /* whatever was missing may be there another time */
+}
+
 /* ---- hints */
 
 static _Atomic(uint64_t) *summary_of(struct isti_domain *d, uint32_t w) { return d->hints + w * isti_hint_words(d->descriptors); }

@@ -20,12 +20,15 @@
 extern "C" {
 #endif
 
-/* One wait; plain bytes of its thread, to be passed by address only. */
+/* One wait; in memory of its thread, to be passed by address only, and not to be moved while it lasts. */
 typedef struct ist_wait {
     uint64_t word;             /* what its row holds while it sleeps */
     uint64_t offset;           /* of the element, in bytes */
     uint32_t domain, row;      /* where it is registered */
     uint32_t descriptor, generation;
+    int fd;                    /* ist_wait_begin_async: its descriptor; else -1 */
+    bool told;                 /* it is readable because of this wait */
+    struct ist_wait *next, **link; /* in the list of this process's; link NULL: in none */
 } ist_wait;
 
 /* Registers the calling thread as waiting on the `size` (4 or 8) bytes at `offset`, if they are `expected` (native byte order). `element`:
@@ -35,9 +38,16 @@ typedef struct ist_wait {
  * domain as can), those of ist_segment_token. */
 IST_MUST_CHECK IST_API int ist_wait_begin(ist_segment s, size_t offset, const void *element, size_t size, uint64_t expected, ist_wait *out);
 
+/* The same without a thread that sleeps: when the wait is notified, 8 bytes are written to `fd`, an eventfd, once. Then, or at any time,
+ * ist_wait_on says how the wait stands. Several waits may have one descriptor, and anybody may wait for it; it stays open until they have ended.
+ * Its place among the others that wait is as if a thread slept. From another process the notification comes by way of the housekeeper, so without one
+ * (ISTHMUS_HOUSEKEEPER=0) whenever that work is done instead; within two seconds if the notifier is killed before it has rung. */
+IST_MUST_CHECK IST_API int ist_wait_begin_async(ist_segment s, size_t offset, const void *element, size_t size, uint64_t expected, int fd,
+                                                ist_wait *out);
+
 /* Sleeps until the wait is notified, which ends it: 0; or until `deadline` (nanoseconds of the monotonic clock; UINT64_MAX: none), which ends
  * it as well: -ETIMEDOUT. -EINTR: `patience` nanoseconds have passed, or something else woke the thread, a signal for instance. Then the wait
- * goes on, in its place among the others: call again, or cancel. Blocking. */
+ * goes on, in its place among the others: call again, or cancel. Blocking, but for one of ist_wait_begin_async, which never sleeps. */
 IST_MUST_CHECK IST_API int ist_wait_on(ist_wait *w, uint64_t deadline, uint64_t patience);
 
 /* Ends a wait. A notification that had come already goes to the next one that waits. */

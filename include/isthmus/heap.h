@@ -38,7 +38,8 @@ typedef struct ist_options {
 } ist_options;
 
 /* Sets options for the process; before the first segment only, and not from a destructor.
- * ISTHMUS_HEAP_SIZE (bytes, with optional K, M, G or T) and ISTHMUS_HOUSEKEEPER=0 in the environment give the defaults.
+ * ISTHMUS_HEAP_SIZE (bytes, with optional K, M, G or T) and ISTHMUS_HOUSEKEEPER=0 in the environment give the defaults. With ISTHMUS_DEBUG=1
+ * memory is overwritten with 0xdd when it is freed (its first MiB).
  * Errors: -EBUSY after the first segment was made, -EINVAL for a heap_size below 1 MiB, limits out of their ranges, an unknown flag or a reserved field that isn't 0,
  * -ENOTRECOVERABLE (in a child made without fork handlers). */
 IST_MUST_CHECK IST_API int ist_configure(const ist_options *options);
@@ -69,6 +70,7 @@ typedef struct ist_stats {
     uint64_t processes; /* alive in its domains, this one included */
     uint64_t queues; /* of kind queue, among the segments */
     uint64_t waiting; /* threads of this process that are asleep in ist_wait_on, or about to be */
+    uint64_t locks; /* of kind lock, among the segments */
 } ist_stats;
 
 /* Errors: -EINVAL if struct_size isn't that of this version, -ENOTRECOVERABLE (in a child made without fork handlers). */

@@ -8,6 +8,7 @@
 #include <isthmus/exchange.h>
 #include <isthmus/heap.h>
 #include <isthmus/lease.h>
+#include <isthmus/lock.h>
 #include <isthmus/process.h>
 #include <isthmus/queue.h>
 #include <isthmus/segment.h>

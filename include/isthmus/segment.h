@@ -49,7 +49,8 @@ typedef enum ist_kind {
     IST_KIND_HEAP = 1,   /* memory of the heap */
     IST_KIND_FILE = 2,   /* a mapped file */
     IST_KIND_FOREIGN = 3, /* wrapped memory with its own destructor */
-    IST_KIND_QUEUE = 4    /* a queue (queue.h); its memory is of the heap, and nobody's to touch */
+    IST_KIND_QUEUE = 4,   /* a queue (queue.h); its memory is of the heap, and nobody's to touch */
+    IST_KIND_LOCK = 5     /* a lock, semaphore, event, barrier or condition (lock.h); the same */
 } ist_kind;
 
 /* Flags of create, wrap and map. */

@@ -16,12 +16,20 @@ Importing this loads the extension module and nothing else: everything that is w
 import os
 
 from ._core import (
+    Barrier,
+    BoundedSemaphore,
     CloneError,
+    Condition,
     DetachedError,
     Error,
+    Event,
+    Lock,
+    LockAbandonedError,
     Queue,
+    RLock,
     SegmentGoneError,
     SegmentInfo,
+    Semaphore,
     SharedArray,
     Transfer,
     WorkerError,
@@ -66,14 +74,22 @@ _lazy = {
 }
 
 __all__ = [
+    "Barrier",
+    "BoundedSemaphore",
     "BrokenWorkerPool",
     "CloneError",
+    "Condition",
     "DetachedError",
     "Error",
+    "Event",
     "Future",
+    "Lock",
+    "LockAbandonedError",
     "Queue",
+    "RLock",
     "SegmentGoneError",
     "SegmentInfo",
+    "Semaphore",
     "SharedArray",
     "ShutDown",
     "Transfer",

@@ -1,10 +1,18 @@
 from . import atomics as atomics
+from ._core import Barrier as Barrier
+from ._core import BoundedSemaphore as BoundedSemaphore
 from ._core import CloneError as CloneError
+from ._core import Condition as Condition
 from ._core import DetachedError as DetachedError
 from ._core import Error as Error
+from ._core import Event as Event
+from ._core import Lock as Lock
+from ._core import LockAbandonedError as LockAbandonedError
 from ._core import Queue as Queue
+from ._core import RLock as RLock
 from ._core import SegmentGoneError as SegmentGoneError
 from ._core import SegmentInfo as SegmentInfo
+from ._core import Semaphore as Semaphore
 from ._core import SharedArray as SharedArray
 from ._core import Transfer as Transfer
 from ._core import WorkerError as WorkerError
@@ -41,14 +49,22 @@ from .pool import Future as Future
 from .pool import WorkerPool as WorkerPool
 
 __all__ = [
+    "Barrier",
+    "BoundedSemaphore",
     "BrokenWorkerPool",
     "CloneError",
+    "Condition",
     "DetachedError",
     "Error",
+    "Event",
     "Future",
+    "Lock",
+    "LockAbandonedError",
     "Queue",
+    "RLock",
     "SegmentGoneError",
     "SegmentInfo",
+    "Semaphore",
     "SharedArray",
     "ShutDown",
     "Transfer",

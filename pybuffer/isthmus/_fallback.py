@@ -15,12 +15,26 @@ from types import FunctionType
 from typing import Any, cast
 
 from . import _clone
-from ._core import Queue, SharedArray, Transfer, _count_copied, array
+from ._core import (
+    Barrier,
+    BoundedSemaphore,
+    Condition,
+    Event,
+    Lock,
+    Queue,
+    RLock,
+    Semaphore,
+    SharedArray,
+    Transfer,
+    _count_copied,
+    array,
+)
 
 __all__ = ["Pickling", "Unpickling", "lies_in"]
 
 _NEVER = 1 << 62
-_BY_REFERENCE = (SharedArray, Queue)  # what an interpreter's handle is of, and the message has another of
+# What an interpreter's handle is of, and the message has another of.
+_BY_REFERENCE = (SharedArray, Queue, Lock, RLock, Condition, Semaphore, BoundedSemaphore, Event, Barrier)
 _MAIN_NAMES = ("__main__", "__mp_main__")  # the script, and the script as a worker runs it again
 
 
@@ -60,8 +74,9 @@ class Unpickling:
 
     def __call__(self, parts: tuple[Any, ...]) -> Any:
         payload, *arrays = parts
-        if not all(type(one) in _BY_REFERENCE for one in arrays):
-            raise TypeError("a pickle with something else than arrays and the like beside it")
+        for one in arrays:
+            if type(one) not in _BY_REFERENCE:
+                raise TypeError(f"a pickle with a {type(one).__name__} beside it, which is no array")
         self._arrays.extend(arrays)
         self._file.seek(0)
         self._file.truncate()

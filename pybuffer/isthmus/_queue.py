@@ -7,6 +7,7 @@ never takes anything without returning it at once, so one that is cancelled has 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
@@ -26,38 +27,54 @@ else:
         """Raised by put of a queue that was shut down, and by get when it is empty."""
 
 
-_Loop = asyncio.AbstractEventLoop
-_Waiters = deque[asyncio.Future[None]]
+class _Reader:
+    """Who waits in one loop for one side of one handle; there as long as somebody does."""
 
-_waiting: dict[tuple[_Loop, int], _Waiters] = {}  # who waits for a descriptor in a loop; an entry is there while its reader is
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int) -> None:
+        self.loop = loop
+        self.fd = os.dup(fd)  # so that it isn't somebody else's when the handle is released meanwhile; which makes it readable
+        self.waiters: deque[asyncio.Future[None]] = deque()
+        loop.add_reader(self.fd, self._wake)
+
+    def _wake(self) -> None:
+        # One at a time: while the descriptor stays readable, the loop comes back for the next.
+        while self.waiters:
+            waiter = self.waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                break
+
+    def close(self) -> None:
+        self.loop.remove_reader(self.fd)  # of a closed loop: does nothing
+        os.close(self.fd)
 
 
-def _wake(waiters: _Waiters) -> None:
-    # One at a time: while the descriptor stays readable, the loop comes back for the next.
-    while waiters:
-        waiter = waiters.popleft()
-        if not waiter.done():
-            waiter.set_result(None)
-            break
+_readers: dict[tuple[asyncio.AbstractEventLoop, int, str], _Reader] = {}  # by loop, handle and side
 
 
-async def _readable(fd: int) -> None:
+def _close_abandoned() -> None:
+    for key in list(_readers):
+        if key[0].is_closed():  # without its tasks having been cancelled
+            _readers.pop(key).close()
+
+
+async def _readable(q: object, side: str, fd: int) -> None:
     loop = asyncio.get_running_loop()
-    key = loop, fd
+    key = loop, id(q), side
+    reader = _readers.get(key)
+    if reader is None:
+        _close_abandoned()
+        reader = _readers[key] = _Reader(loop, fd)
     waiter: asyncio.Future[None] = loop.create_future()
-    waiters = _waiting.get(key)
-    if waiters is None:
-        waiters = _waiting[key] = deque()
-        loop.add_reader(fd, _wake, waiters)
-    waiters.append(waiter)
+    reader.waiters.append(waiter)
     try:
         await waiter
     finally:
-        if waiter in waiters:
-            waiters.remove(waiter)
-        if not waiters and _waiting.get(key) is waiters:
-            del _waiting[key]
-            loop.remove_reader(fd)
+        if waiter in reader.waiters:
+            reader.waiters.remove(waiter)
+        if not reader.waiters and _readers.get(key) is reader:
+            del _readers[key]
+            reader.close()
 
 
 async def aget(q: Queue[Any]) -> Any:
@@ -66,7 +83,7 @@ async def aget(q: Queue[Any]) -> Any:
             return q.get_nowait()
         except Empty:
             pass
-        await _readable(q.fileno())
+        await _readable(q, "messages", q.fileno())
 
 
 async def aput(q: Queue[Any], obj: Any, *, transfer: Any = (), fallback: Any = None) -> None:
@@ -77,7 +94,7 @@ async def aput(q: Queue[Any], obj: Any, *, transfer: Any = (), fallback: Any = N
             pass
         fd = q._room_fileno()
         if not q._has_room():
-            await _readable(fd)
+            await _readable(q, "room", fd)
 
 
 async def ajoin(q: Queue[Any]) -> None:
@@ -85,7 +102,7 @@ async def ajoin(q: Queue[Any]) -> None:
         fd = q._done_fileno()
         if q._is_done():
             return
-        await _readable(fd)
+        await _readable(q, "done", fd)
 
 
 async def items(q: Queue[Any]) -> AsyncIterator[Any]:

@@ -6,7 +6,8 @@ negative ones count from the end. Values are taken modulo 2 to the power of the 
 operation is sequentially consistent. A read-only array can only be loaded, waited on and notified (else ValueError).
 """
 
-from typing import Literal, SupportsFloat, SupportsIndex
+from collections.abc import Awaitable
+from typing import Literal, Protocol, SupportsFloat, SupportsIndex, type_check_only
 
 from ._core import SharedArray
 
@@ -23,6 +24,7 @@ __all__ = [
     "store",
     "sub",
     "wait",
+    "wait_async",
     "xor",
 ]
 
@@ -52,6 +54,24 @@ def wait(
     has waited longest is woken first, and nobody without a notification; a notification for a wait that ends otherwise meanwhile (by
     Ctrl-C, by the death of its process) goes to the next. Signal handlers run in the main thread; an exception that ends a worker arrives
     within 0.1 s. MemoryError: 16,128 threads of the domain wait already.
+    """
+
+@type_check_only
+class _Waiting(Awaitable[Literal["ok", "not-equal", "timed-out"]], Protocol):
+    def done(self) -> bool:
+        """Whether it has a result, or was cancelled."""
+
+    def cancel(self) -> bool:
+        """Ends the wait; whoever awaits it gets CancelledError. False: it is done already."""
+
+def wait_async(array: SharedArray[int], index: _Index, expected: SupportsIndex, timeout: SupportsFloat | None = None) -> _Waiting:
+    """An awaitable of what wait() returns, for the running asyncio loop (else RuntimeError), in which nothing is blocked.
+
+    The wait begins at once, among all others of the element in the order in which they began, and not when it is awaited:
+    "not-equal", and "timed-out" where timeout is 0 or negative, are there at once. Cancelling it, or the task that awaits it, ends it;
+    a notification that it had got then goes to the next. It ends also when it is dropped (also after its loop was closed) and when the
+    interpreter ends. Only its loop's thread uses it. From another process the notification comes by way of the housekeeper thread.
+    MemoryError: 16,128 of the domain wait already. OSError: no eventfd can be had.
     """
 
 def notify(array: SharedArray[int], index: _Index, count: SupportsIndex | None = None) -> int:

@@ -194,7 +194,8 @@ static bool row_makes_sense(struct look *l, uint32_t index) {
                     (unsigned long long)get64(&row->length));
     if (phase == ISTI_FREE || get32(&row->flags) == ISTI_PUBLISHED_LOCAL)
         return true;
-    if (get32(&row->flags) != 0 && get32(&row->flags) != ISTI_PUBLISHED_GROWABLE && get32(&row->flags) != ISTI_PUBLISHED_QUEUE)
+    if (get32(&row->flags) != 0 && get32(&row->flags) != ISTI_PUBLISHED_GROWABLE && get32(&row->flags) != ISTI_PUBLISHED_QUEUE &&
+        get32(&row->flags) != ISTI_PUBLISHED_LOCK)
         return FAIL(l, "descriptor %u has flags %#x", index, get32(&row->flags));
     return place_makes_sense(l, index, phase);
 }

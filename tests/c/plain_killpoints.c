@@ -39,7 +39,8 @@ struct stage {
     struct swarm_note growing;            /* a growable one of the supervisor's, which everybody grows by 8 bytes */
     struct swarm_note own[OWN];           /* the victim's */
     struct pair pairs[PAIRS];
-    ist_token queue;                      /* the supervisor's, for everybody */
+    ist_token queue, lock;                /* the supervisor's, for everybody */
+    struct victim_counters counters;
     _Atomic(uint32_t) pause, paused, over; /* the worker's orders */
 };
 
@@ -381,6 +382,7 @@ static void victim(struct stage *st) {
     victim_waits(&a, &st->pairs[3].ready, &st->pairs[3].go);
     inherit(st);
     refused(st, c);
+    victim_locks(&st->counters, &st->lock);
     victim_queues(&st->area, &st->queue);
     swarm_check(a.segment, a.tag, "at the end");
     _exit(0); /* and whatever it still has is swept as well */
@@ -392,13 +394,16 @@ static void work(struct stage *st) {
     struct swarm_self self = {.area = &st->area, .random = test_now() | 1, .lost_of = 4};
     ist_lease_set_duration(UINT64_C(3000000));
     ist_queue *q;
+    ist_sync *lock;
     CHECK_EQ(ist_queue_attach(&st->queue, &q), 0);
+    CHECK_EQ(ist_sync_attach(&st->lock, &lock), 0);
     for (uint32_t acknowledged = 0; !is(&st->over, 1);) {
         uint32_t pause = atomic_load_explicit(&st->pause, memory_order_acquire); /* acquire: pairs with set */
         if (pause == 0) {
             for (int i = 0; i < 4; i++)
                 swarm_step(&self);
             bystander_step(&self, q);
+            victim_count(&st->counters, lock, 1000000);
             attach_standing(st);
             take_a_break(); /* there are victims to be run as well */
             acknowledged = 0;
@@ -412,6 +417,7 @@ static void work(struct stage *st) {
     }
     swarm_release_all(&self);
     ist_queue_release(q);
+    ist_sync_close(lock);
     exit(0);
 }
 
@@ -440,6 +446,7 @@ static struct {
     ist_segment growing;
     size_t length; /* of it, when it was looked at last */
     ist_queue *queue;
+    ist_sync *lock;
     unsigned kills, stops, kills_at[ISTI_POINT_COUNT], stops_at[ISTI_POINT_COUNT];
     struct swarm_held passing, caught[OWN + 2]; /* what is attached while the victim stands still */
     unsigned caught_count, caught_ever;
@@ -558,6 +565,7 @@ static bool see_it_end(pid_t pid, const char *name) {
         }
         swarm_step(&super.self);
         bystander_step(&super.self, super.queue);
+        victim_count(&super.st->counters, super.lock, 0);
         take_a_break();
     }
 }
@@ -594,6 +602,9 @@ static void aftermath(const char *name, bool fresh) {
     char text[300];
     CHECK(control_check(isti_domain_home_now(), CONTROL_SWEPT, text, sizeof text), "%s, after one sweep: %s", name, text);
     control_tickets(isti_domain_home_now(), load, NULL);
+    const uint64_t deadline = test_now() + UINT64_C(10000000000);
+    while (!victim_count(&super.st->counters, super.lock, 100000000)) /* told of the dead, at most once for each */
+        CHECK(test_now() < deadline, "%s: the lock stays somebody's", name);
     quieten(name);
     CHECK_EQ(control_alive(isti_domain_home_now()), 2);
     for (int i = 0; i < STANDING; i++) {
@@ -711,6 +722,8 @@ static void begin(void) {
     swarm_note_put(&super.st->growing, 0, &token, 0);
     CHECK_EQ(ist_queue_create(200, &super.queue), 0);
     super.st->queue = test_token(ist_queue_segment(super.queue));
+    CHECK_EQ(ist_sync_create(IST_LOCK, 0, 0, &super.lock), 0);
+    super.st->lock = test_token(ist_sync_segment(super.lock));
     ist_lease_set_duration(UINT64_C(3000000));
     super.self = (struct swarm_self){.area = &super.st->area, .random = test_seed(), .lost_of = 4};
 }

@@ -1,11 +1,16 @@
 /* test_waiter.c: wait and notify (W1 to W5): order, results, what is waited on, other processes, the dead, a table that is full. */
 #include "domain.h"
+#include "os.h"
 #include "peer.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <isthmus/atomic.h>
+#include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 TestSuite(waiter, .init = board_begin, .timeout = 60);
@@ -209,6 +214,116 @@ Test(waiter, killed_before_it_has_heard) {
     CHECK_EQ(ist_sweep(), 1);
     CHECK_EQ(finish(NULL), 0);
     CHECK(table_is_free());
+    peer_let_go(NULL);
+}
+
+/* ---- without a thread that sleeps */
+
+static uint64_t told(int fd) {
+    uint64_t count = 0;
+    CHECK(read(fd, &count, sizeof count) == sizeof count || errno == EAGAIN);
+    return count;
+}
+
+static int new_fd(void) {
+    const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    CHECK(fd >= 0);
+    return fd;
+}
+
+Test(waiter, async) {
+    ist_segment s = numbers();
+    const int fd = new_fd(), other = new_fd();
+    ist_wait a, b, c, d;
+    CHECK_EQ(ist_wait_begin_async(s, 0, NULL, 4, 0, -1, &a), -EBADF);
+    CHECK_EQ(ist_wait_begin_async(s, 0, NULL, 4, 1, fd, &a), -EAGAIN);
+    CHECK_EQ(ist_wait_begin_async(s, 0, NULL, 4, 0, fd, &a), 0);
+    CHECK_EQ(ist_wait_begin(s, 0, NULL, 4, 0, &b), 0);
+    CHECK_EQ(ist_wait_begin_async(s, 0, NULL, 4, 0, fd, &c), 0);
+    CHECK_EQ(ist_wait_begin_async(s, 0, NULL, 4, 0, other, &d), 0);
+    CHECK_EQ(test_stats().waiting, 4);
+    CHECK_EQ(ist_wait_on(&a, UINT64_MAX, UINT64_MAX), -EINTR); /* and doesn't sleep */
+    CHECK_EQ(told(fd), 0);
+    CHECK_EQ(notified(s, 0, 1), 1);
+    CHECK_EQ(told(fd), 1);
+    CHECK_EQ(ist_wait_on(&c, UINT64_MAX, 0), -EINTR);
+    CHECK_EQ(ist_wait_on(&a, UINT64_MAX, 0), 0);
+    CHECK_EQ(notified(s, 0, 2), 2); /* the one that sleeps, and the next */
+    CHECK_EQ(ist_wait_on(&b, 0, 0), 0);
+    CHECK_EQ(told(fd), 1);
+    CHECK_EQ(told(other), 0);
+    ist_wait_cancel(&c); /* hasn't heard it: it goes on */
+    CHECK_EQ(told(other), 1);
+    CHECK_EQ(ist_wait_on(&d, 0, 0), 0);
+    CHECK_EQ(ist_wait_begin_async(s, 0, NULL, 4, 0, fd, &a), 0);
+    CHECK_EQ(ist_wait_on(&a, 0, 0), -ETIMEDOUT);
+    CHECK_EQ(notified(s, 0, UINT64_MAX), 0);
+    CHECK_EQ(told(fd), 0);
+    CHECK(table_is_free());
+    close(fd);
+    close(other);
+    ist_segment_release(s);
+}
+
+static void finish_async(int fd) {
+    struct pollfd wait = {.fd = fd, .events = POLLIN};
+    CHECK_EQ(poll(&wait, 1, 10000), 1);
+    CHECK_EQ(told(fd), 1);
+    CHECK_EQ(ist_wait_on(&theirs, UINT64_MAX, 0), 0);
+}
+
+static long whole_async(void *unused) {
+    (void)unused;
+    const int fd = new_fd();
+    CHECK_EQ(ist_wait_begin_async(held, 0, NULL, 8, board->number, fd, &theirs), 0);
+    finish_async(fd);
+    close(fd);
+    return 0;
+}
+
+static uint64_t stopped_at;
+static uint64_t stopped_clock(void) { return stopped_at; }
+
+Test(waiter, async_and_another_process) {
+    peer p = peer_start();
+    share(&p);
+    const int fd = new_fd();
+    stopped_at = isti_os.now();
+    isti_os.now = stopped_clock; /* it is never time to sweep, which would tell as well */
+    CHECK_EQ(ist_wait_begin_async(held, 0, NULL, 8, board->number, fd, &theirs), 0);
+    CHECK_EQ(peer_call(&p, notify, NULL), 1);
+    finish_async(fd);
+    peer_begin(&p, whole_async, NULL);
+    while (notified(held, 0, 1) == 0)
+        sched_yield();
+    CHECK_EQ(peer_finish(&p), 0);
+    CHECK_EQ(peer_call(&p, peer_let_go, NULL), 0);
+    peer_end(&p);
+    close(fd);
+    peer_let_go(NULL);
+}
+
+static void async_child(void *fd) {
+    CHECK_EQ(ist_wait_on(&theirs, 0, UINT64_MAX), -ENOTRECOVERABLE);
+    ist_wait_cancel(&theirs);
+    ist_wait own;
+    CHECK_EQ(ist_wait_begin_async(held, 8, NULL, 4, 0, *(int *)fd, &own), 0);
+    CHECK_EQ(ist_wait_on(&own, 0, 0), -ETIMEDOUT);
+    CHECK_EQ(notified(held, 0, 1), 1);
+}
+
+Test(waiter, async_and_fork) {
+    board->size = 100;
+    peer_offer(NULL);
+    memcpy(&board->number, ist_segment_data(held), 8);
+    memset((char *)ist_segment_data(held) + 8, 0, 8);
+    int fd = new_fd();
+    CHECK_EQ(ist_wait_begin_async(held, 0, NULL, 8, board->number, fd, &theirs), 0);
+    CHECK_CHILD(async_child, &fd, 20);
+    finish_async(fd);
+    ist_sweep();
+    CHECK(table_is_free());
+    close(fd);
     peer_let_go(NULL);
 }
 

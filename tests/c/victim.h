@@ -5,6 +5,7 @@
 #include "point.h"
 #include "swarm.h"
 
+#include <isthmus/lock.h>
 #include <isthmus/queue.h>
 
 extern enum isti_point victim_aim;
@@ -24,6 +25,15 @@ void victim_waits(struct swarm_held *held, _Atomic(uint32_t) *ready, _Atomic(uin
 
 /* Everything that a process does with queues: the supervisor's, and its own. */
 void victim_queues(struct swarm_area *area, const ist_token *queue);
+
+/* The same of locks. */
+struct victim_counters {
+    uint64_t first, second; /* guarded by the supervisor's lock */
+    _Atomic(uint32_t) told; /* how often somebody was told of a dead owner */
+};
+void victim_locks(struct victim_counters *counters, const ist_token *token);
+/* Counts, with the lock; false: it couldn't be had within `ns`, or its owner is dead. */
+bool victim_count(struct victim_counters *counters, ist_sync *s, uint64_t ns);
 
 /* What others do with the supervisor's at the same time. */
 void bystander_step(struct swarm_self *self, ist_queue *q);

@@ -4,6 +4,7 @@
 
 #include <isthmus/atomic.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 /* A helper begins a wait and dies without having heard that it was notified; another one of ours is asleep meanwhile, and gets it. */
@@ -45,6 +46,17 @@ void victim_waits(struct swarm_held *held, _Atomic(uint32_t) *ready, _Atomic(uin
     CHECK_EQ(ist_wait_on(&w[1], 0, UINT64_MAX), -ETIMEDOUT);
     CHECK_EQ(ist_notify(held->segment, 0, 1, &woken), 0);
     ist_wait_cancel(&w[2]);
+    /* without a thread that sleeps: told at once, and by whoever cancels */
+    const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    uint64_t count = 0;
+    CHECK(fd >= 0);
+    CHECK_EQ(ist_wait_begin_async(held->segment, 0, NULL, 8, tag, fd, &w[0]), 0);
+    CHECK_EQ(ist_wait_begin_async(held->segment, 0, NULL, 8, tag, fd, &w[1]), 0);
+    CHECK_EQ(ist_notify(held->segment, 0, 1, &woken), 0);
+    ist_wait_cancel(&w[0]);
+    CHECK(read(fd, &count, sizeof count) == sizeof count && count == 2);
+    CHECK_EQ(ist_wait_on(&w[1], UINT64_MAX, 0), 0);
+    close(fd);
     /* as if another were between its two looks: no other process can be made to stop just there */
     struct isti_domain *d = isti_domain_home_now();
     CHECK_EQ(ist_wait_begin(held->segment, 0, NULL, 8, tag, &w[0]), 0);

@@ -12,6 +12,9 @@
  *   of those that waited before a notification began, the one that came first is woken first (W3);
  *   a notification that a killed or interrupted waiter hadn't heard yet goes to the next (W4);
  *   in the end no row is taken (W5).
+ * ASYNC: process 0 waits without sleeping (W6). Behind its move to WAITING it puts itself into its list and looks at its row once more; then it waits for
+ *   its descriptor. A notifier of its own process looks through the list itself, any other rings the doorbell, and the housekeeper looks; also
+ *   every two seconds, as a notifier may die before it rings.
  *
  * run.sh takes the following from here; see there.
  *   pan    -DVECTORSZ=2048 -m200000
@@ -19,8 +22,10 @@
  *   sound  asleep          391417  -DMAXC=0 -DNN=1 -DOPS=2 -DGIVEUP=0
  *   sound  kill           3421152  -DNN=1 -DGIVEUP=0
  *   sound  keys            652340  -DMAXC=0 -DNS=1 -DNK=2 -DNN=1
+ *   sound  async           6377483  -DASYNC=1 -DMAXC=0 -DNN=1
  *   larger calm2                0  -DMAXC=0 -DNN=1 -DOPS=2
  *   larger asleep2              0  -DMAXC=0 -DGIVEUP=0
+ *   larger async_kill     22313500  -DASYNC=1 -DNN=1 -DGIVEUP=0
  *   larger kill_gives_up        0  -DNN=1
  * Broken on purpose, -DBROKEN_ and the first word; the assertion that catches it contains the second:
  *   broken NORECHECK       over[x]     -DMAXC=0 -DGIVEUP=0 -DNN=1
@@ -29,6 +34,9 @@
  *   broken ANYORDER        was[x]      -DMAXC=0 -DNN=1 -DGIVEUP=0
  *   broken SWEEP_DROPS     n==1        -DNN=1 -DGIVEUP=0
  *   broken INTERRUPT_DROPS n==1        -DMAXC=0 -DNN=1
+ *   broken NOLOOK          over[x]     -DASYNC=1 -DMAXC=0 -DNN=1 -DGIVEUP=0
+ *   broken NOBACKSTOP      over[x]     -DASYNC=1 -DNN=1 -DGIVEUP=0
+ *   broken BELL_LATE       over[x]     -DASYNC=1 -DMAXC=0 -DNN=2 -DGIVEUP=0 -DOPS=2
  *
  * NOT here: weak memory (litmus/waiter_*), several buckets, a table that is full, the reference that a waiter has.
  */
@@ -63,6 +71,9 @@
 #ifndef OPS
 #define OPS 1             /* waits of process 0; the others wait once */
 #endif
+#ifndef ASYNC
+#define ASYNC 0           /* process 0 waits for its descriptor */
+#endif
 #define NP (NW+NN)        /* the survivor is NP */
 #define FREE 0
 #define CLAIMED 1         /* its key is being written */
@@ -75,6 +86,8 @@ byte st[NS+1], tk[NS+1], mb[NS+1]; /* a row's word: state, ticket, member (one w
 byte key[NS];
 byte ticket=1;
 bit val[2];
+bool bell, fd, listed;    /* process 0's doorbell, descriptor; whether its wait is in its list, and which that is: */
+byte lrow, lticket;
 /* ---- ghosts */
 byte owed;                /* notifications given to a row and not yet heard */
 bool gone[NP], over[NP];  /* killed; done */
@@ -84,6 +97,11 @@ byte ncrash=MAXC;
 #define STEP(x) atomic{ x }
 #else
 #define STEP(x) if :: d_step{ x } :: atomic{ i<NP && ncrash>0 -> ncrash--; goto dead } fi
+#endif
+
+#if ASYNC
+/* Its row isn't asleep any more: its descriptor becomes readable. */
+#define TELL if :: listed && !(st[lrow]==WAITING && tk[lrow]==lticket) -> fd=1 :: else fi
 #endif
 
 /* notify(k): up to c of those that wait on k; n: how many. Uses s, w, o, f, x, cand[], was[] */
@@ -124,6 +142,9 @@ inline notify(k, c) {
         if :: f -> assert(key[s]==k); st[s]=NOTIFIED; owed++; n++;
               x=0; do :: x<NS -> assert(!(was[x]!=0 && was[x]<o && st[x]==WAITING && tk[x]==was[x]) || cand[x]==0 /* first */); x++ :: else -> break od; x=0
            :: else fi );
+#if ASYNC
+     if :: f && mb[s]==0 -> f=0; if :: STEP( TELL ) :: STEP( bell=1 ) fi :: else fi;
+#endif
      f=0
   :: else -> break
   od;
@@ -187,8 +208,20 @@ again:
              if :: f -> f=0 :: else -> goto again fi
   fi;
 asleep:
+#if ASYNC
+  if :: i==0 -> STEP( listed=1; lrow=me; lticket=t );
+#ifndef BROKEN_NOLOOK
+                STEP( TELL )
+#endif
+     :: else fi;
+#endif
   if
+#if ASYNC
+  :: atomic{ i==0 && fd -> fd=0 }
+  :: atomic{ i!=0 && st[me]==NOTIFIED && tk[me]==t }
+#else
   :: atomic{ st[me]==NOTIFIED && tk[me]==t }
+#endif
 #if GIVEUP
   :: STEP( f=(st[me]==WAITING); if :: f -> st[me]=FREE :: else fi );             /* time is up */
      if :: f -> f=0; goto returned :: else fi
@@ -201,6 +234,9 @@ asleep:
   fi;
   STEP( assert(st[me]==NOTIFIED && tk[me]==t && owed>0); st[me]=FREE; owed-- );   /* ok */
 returned:
+#if ASYNC
+  if :: i==0 -> d_step{ listed=0; fd=0; lrow=0; lticket=0 } :: else fi; /* its own memory: to die here is to die in the next step */
+#endif
   me=0; d_step{ t=0; v=0; f=0; k=0; n=0; s=0; w=0; o=0 }
   goto next_wait;
 
@@ -232,4 +268,25 @@ done:
 end: skip
 }
 
-init { byte i; atomic{ i=0; do :: i<=NP -> run Proc(i); i++ :: else -> break od } }
+#if ASYNC
+/* Of process 0. */
+proctype Housekeeper() {
+  do
+#ifdef BROKEN_BELL_LATE
+  :: bell -> atomic{ TELL }; bell=0
+#else
+  :: bell -> bell=0; atomic{ TELL }
+#endif
+#ifndef BROKEN_NOBACKSTOP
+  :: ncrash<MAXC && listed && !fd && !(st[lrow]==WAITING && tk[lrow]==lticket) -> atomic{ TELL }   /* every two seconds: who was to ring is dead */
+#endif
+  :: over[0] || gone[0] -> break
+  od
+}
+#endif
+
+init { byte i; atomic{ i=0; do :: i<=NP -> run Proc(i); i++ :: else -> break od;
+#if ASYNC
+  run Housekeeper();
+#endif
+  i=0 } }

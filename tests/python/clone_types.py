@@ -54,6 +54,27 @@ class Slotted:
     b: object = None
 
 
+@dataclasses.dataclass
+class Told:
+    """Says what of it is pickled."""
+
+    a: object
+    b: object
+
+    def __getstate__(self) -> object:
+        return {"a": self.a, "b": "from its state"}
+
+
+class ToldError(OSError):
+    def __reduce__(self) -> tuple[typing.Any, ...]:
+        return ToldError, ("reduced",)
+
+
+@dataclasses.dataclass(slots=True, frozen=True)
+class FrozenSlots:
+    a: object
+
+
 @dataclasses.dataclass(eq=False)
 class Node:
     """Hashed by identity."""

@@ -64,6 +64,10 @@ def add_in_place(a, value):
     np.asarray(a)[...] += value
 
 
+def as_ndarray(a, other):
+    return np.asarray(a)
+
+
 def raise_with(x):
     raise ValueError("with", x)
 

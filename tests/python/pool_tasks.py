@@ -64,6 +64,10 @@ def identity(x):
     return x
 
 
+def with_length(x):
+    return x, len(x)
+
+
 def fill(x, value):
     x[:] = value
     return os.getpid(), threading.get_ident()

@@ -160,6 +160,13 @@ def asleep(pid: int) -> bool:
     return set(states) == {"S"}
 
 
+def readable(what: Any, seconds: float) -> bool:
+    """Within that time. Not by select(), which knows 1,024 descriptors."""
+    looked_at = select.poll()
+    looked_at.register(what, select.POLLIN)
+    return bool(looked_at.poll(seconds * 1000))
+
+
 class Raised(Exception):
     """What was run in the process raised that: Raised.kind is the class's name, the text is str() of it."""
 
@@ -193,7 +200,7 @@ class Peer:
 
     def answered(self) -> bool:
         """Whether what begin() began has come to an end, well or not."""
-        return bool(select.select([self._link], [], [], 0)[0])
+        return readable(self._link, 0)
 
     def begin(self, source: str, **values: Any) -> None:
         """run() without waiting."""
@@ -236,11 +243,11 @@ class Peer:
         self.signal(signal.SIGCONT)
 
     def ended(self) -> bool:
-        return bool(select.select([self._pidfd], [], [], 0)[0])
+        return readable(self._pidfd, 0)
 
     def wait(self, status: int | None = 0) -> None:
         """Until it has ended, with that status if it is this process's child (None: whatever)."""
-        if not select.select([self._pidfd], [], [], DEADLINE)[0]:
+        if not readable(self._pidfd, DEADLINE):
             raise AssertionError(f"{self} doesn't end")
         if self.process is not None:
             self.process.wait()
@@ -323,7 +330,7 @@ class Group:
     def accept(self, process: subprocess.Popen[str] | None = None) -> Peer:
         """The next process that serves this group."""
         if process is not None:  # it may fail before it comes
-            poll(lambda: select.select([self._listener], [], [], 0)[0] or process.poll() is not None, "the process comes")
+            poll(lambda: readable(self._listener, 0) or process.poll() is not None, "the process comes")
             assert process.poll() is None, f"it ended with {process.returncode}\n{self.said()}"
         peer = Peer(self, self._listener.accept()[0], process)
         self.peers.append(peer)
@@ -335,6 +342,11 @@ class Group:
             env["ISTHMUS_DOMAIN"] = domain("os.environ['ISTHMUS_DOMAIN']")
         peer = self.accept(self.launch(os.path.abspath(__file__), self.path, prefix=prefix, env=env))
         return peer
+
+    def forget(self, peer: Peer) -> None:
+        """It has ended; for tests with very many."""
+        self.peers.remove(peer)
+        peer.close()
 
     def start(self, count: int, *, domain: Peer | None = None) -> list[Peer]:
         """Processes of one domain."""

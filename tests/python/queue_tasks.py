@@ -1,6 +1,8 @@
 """What the tests of queues run in worker interpreters, processes and threads, which import it by name."""
 
+import asyncio
 import os
+import queue
 import random
 from typing import Any
 
@@ -39,23 +41,31 @@ def make(maxsize: int) -> "ist.Queue[Any]":
     return q
 
 
-def disturb(path: str, q: "ist.Queue[Any]", acknowledged: "ist.Queue[Any]", seed: int) -> None:
-    """Puts and gets at random until it is killed. Says in `acknowledged` what it has put."""
+def disturb(q: "ist.Queue[Any]", ready: "ist.Queue[int]", seed: int) -> None:
+    """Puts and gets at random until it is killed."""
+    ready.put(seed)
     dice = random.Random(seed)
     i = 0
     while True:
-        if dice.random() < 0.6:
-            if dice.random() < 0.5:
-                q.put((seed, i))
+        try:
+            if dice.random() < 0.6:
+                q.put((seed, i) if dice.random() < 0.5 else [seed, ist.full(dice.randrange(1, 2000), i, "i8")], timeout=0.01)
+                i += 1
             else:
-                q.put([seed, ist.full(dice.randrange(1, 2000), i, "i8")])
-            i += 1
-        else:
-            try:
                 item = q.get(timeout=0.01)
-            except Exception as error:
-                if type(error).__name__ != "Empty":
-                    raise
-                continue
-            if isinstance(item, list):
-                assert (item[1][0], item[1][-1]) == (item[1][0],) * 2
+                assert isinstance(item, tuple) or item[1][0] == item[1][-1]
+        except (queue.Empty, queue.Full):
+            pass
+
+
+def relay(q: "ist.Queue[Any]", back: "ist.Queue[Any]") -> int:
+    """As ping, in an event loop."""
+
+    async def main() -> int:
+        n = 0
+        async for item in q:
+            await back.aput(item)
+            n += 1
+        return n
+
+    return asyncio.run(main())

@@ -18,6 +18,7 @@ import pytest
 from allocations import fails_at
 from carriers import Channel, Interpreter, run_script
 from clone_types import WAYS, by_bytes, raised
+from isthmus import _core
 
 pytestmark = pytest.mark.matrix
 
@@ -260,6 +261,93 @@ def test_with_a_pickle(way: Any) -> None:
     assert type(twin["a"]) is types.MyDict and type(twin["a"]["x"]) is types.MyInt and twin["a"] == {"x": 3} and twin["b"][1] == {1}
     with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
         ist.clone([lambda: 0], fallback="pickle")
+
+
+def test_pickles_of_one_message_share() -> None:
+    inner = types.MyDict(n=1)
+    twin = ist.clone([types.MyDict(x=inner), [inner, types.MyDict(y=inner)], inner], fallback="pickle")
+    assert twin[0]["x"] is twin[1][0] is twin[1][1]["y"] is twin[2]
+    inner["self"] = inner
+    twin = ist.clone([inner, types.MyDict(x=inner)], fallback="pickle")
+    assert twin[0]["self"] is twin[0] is twin[1]["x"]
+    a = ist.zeros(2)
+    twin = ist.clone([types.MyDict(a=a), types.MyDict(a=a), types.MyDict(b=a[1:])], fallback="pickle")
+    twin[2]["b"][0] = 5
+    assert twin[0]["a"] is twin[1]["a"] and twin[1]["a"].tolist() == a.tolist() == [0, 5]
+
+
+def test_classes_that_say_how_they_are_pickled() -> None:
+    told = types.Told(1, 2)
+    twin = ist.clone([told, told], fallback="pickle")
+    assert (twin[0].a, twin[0].b) == (1, "from its state") and twin[0] is twin[1]
+    assert ist.clone(told).b == 2, "without a pickle nobody asks it"
+    error = types.ToldError(5, "text", "name")
+    twin = ist.clone([error, {"again": error}], fallback="pickle")
+    assert type(twin[0]) is types.ToldError and twin[0].args == ("reduced",) and twin[0] is twin[1]["again"]
+    frozen = types.FrozenSlots(3)
+    assert ist.clone([frozen], fallback="pickle") == [frozen]
+    assert b"copyreg" not in ist.dumps(frozen, fallback="pickle").tobytes(), "what dataclass() adds says nothing"
+
+
+def test_functions_that_have_no_name_of_their_own() -> None:
+    assert ist.clone([[3, 1].index, "a".join], fallback="pickle")[1](["b", "c"]) == "bac"
+    assert ist.clone(type(None), fallback="pickle") is type(None)
+    with pytest.raises(ist.CloneError, match="isn't of a module"):
+        ist.clone([].append)
+
+
+def test_a_pickle_that_fails_is_told_where() -> None:
+    with pytest.raises(TypeError, match="pickle") as caught:
+        ist.clone({"jobs": [1, (2, threading.Lock())]}, fallback="pickle")
+    assert caught.value.__notes__ == ["It stands at $.jobs[1][1]."]
+
+
+def test_calls() -> None:
+    """What pools send: names in errors, arrays beside the bytes, long messages as arrays."""
+    names = ("function", "args", "kwargs")
+    lock = threading.Lock()
+    for value, where in (
+        ((lock, (), {}), "function"),
+        ((abs, ([], lock), {}), "args[1]"),
+        ((abs, (), {"x": {"y": lock}}), "kwargs.x.y"),
+    ):
+        with pytest.raises(TypeError) as caught:
+            _core._encode(value, names, False, 0, None)
+        assert caught.value.__notes__ == [f"It stands at {where}."]
+    a = ist.zeros(3)
+    payload, arrays = _core._encode((len, [a, a], {"b": a[1:]}), names, False, 0, None)
+    assert payload and [x.tolist() for x in arrays] == [[0.0] * 3, [0.0] * 2] and a.owners == 3
+    function, both, more = _core._decode(payload, arrays, None)
+    assert function is len and both[0] is both[1] is arrays[0] and more["b"] is arrays[1]
+    payload, arrays = _core._encode((a, "x" * 100_000), names, False, 0, None)
+    assert payload == b"" and len(arrays) == 2 and arrays[0].nbytes > 100_000
+    assert _core._decode(payload, arrays, None)[1] == "x" * 100_000
+    for bad in ((b"", (), None), (b"ISTC", (a,), None), (payload, (a,), None)):
+        with pytest.raises(ist.CloneError):
+            _core._decode(*bad)
+    moved = a.transfer()
+    _core._encode((moved, moved), names, False, 0, None)
+    with pytest.raises(ist.DetachedError):
+        _core._encode((moved,), names, False, 0, None)
+    assert a.detached
+
+
+def test_calls_without_memory() -> None:
+    names = ("it",)
+    a, x = ist.zeros(3), types.MyDict(n=[1])
+    value = ([a, {"x": x}, types.Told(1, 2), types.MyDict(x=x, a=a), "long " * 20_000, [].append, types.Point],)
+    message, owners = _core._encode(value, names, False, 0, None), a.owners
+    for make in (lambda: _core._encode(value, names, False, 0, None), lambda: _core._decode(*message, None)):
+        failures = n = quiet = 0
+        while quiet < 3:
+            failed = fails_at(n, make, Exception)  # pickle makes other errors of some
+            failures += failed
+            quiet = 0 if failed else quiet + 1
+            n += 1
+            if a.owners != owners or len(ist.segments()) != 2:
+                gc.collect()
+            assert ist.stats()["in_flight"] == 0 and a.owners == owners and len(ist.segments()) == 2, n
+        assert failures > 3
 
 
 def test_dumps_is_a_buffer_of_the_exact_size() -> None:

@@ -219,6 +219,14 @@ def test_long_messages(pool):
 
 
 @elsewhere
+@pytest.mark.skipif(not os.environ.get("ISTHMUS_FULL"), reason="needs several GiB; ISTHMUS_FULL")
+def test_a_gibibyte(pool):
+    content = bytes(1 << 30)
+    back, size = pool.submit(tasks.with_length, content).result(DEADLINE)
+    assert size == len(back) == 1 << 30 and back == content
+
+
+@elsewhere
 def test_deep_and_wide_data(pool):
     deep = []
     for i in range(100_000):

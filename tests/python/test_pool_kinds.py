@@ -122,6 +122,16 @@ def test_a_part_of_an_argument_comes_back_without_a_copy(pool, copies, order):
         assert copies() == x.nbytes + (0 if without_gaps else expected.nbytes), name
 
 
+def test_an_ndarray_over_an_array_is_copied_both_ways(pool):
+    """Unlike one that was copied for the call, it is somebody's."""
+    a = ist.zeros(BIG)
+    back = pool.submit(tasks.as_ndarray, a, np.ones(BIG)).result(DEADLINE)
+    back[:] = 1
+    assert a.sum() == 0
+    pool.submit(tasks.double, np.asarray(a)).result(DEADLINE)[:] = 1
+    assert a.sum() == 0
+
+
 def test_what_a_task_keeps_of_an_ndarray_stays_until_the_worker_ends():
     with ist.WorkerPool(1, "process") as pool:
         x = np.ones(8 << 20)

@@ -139,6 +139,7 @@ def test_wrapped_memory_goes_to_interpreters_and_not_to_processes() -> None:
 def test_through_cpythons_executor() -> None:
     column = decimals.Column([1, 2], 0)
     with concurrent.futures.InterpreterPoolExecutor(1) as pool:
+        pool.submit(exec, f"import sys; sys.path[:] = {sys.path!r}").result(DEADLINE)
         assert pool.submit(tasks.total, column).result(DEADLINE) == 3
         back, _, _ = pool.submit(tasks.add_one, [column]).result(DEADLINE)
     back[0] = 7

@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import isthmus as ist
@@ -47,7 +48,7 @@ def in_thread(function: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def segments_made(operation: Callable[[], Any]) -> int:
-    """How many segments it makes, by what the library's last free slot has seen; handles of this process don't tell what lies in a queue."""
+    """How many segments it makes, by what the library's last free slot has seen: handles don't tell what lies in a queue."""
     before = ist.empty(1).segment
     operation()
     after = ist.empty(1).segment
@@ -58,7 +59,28 @@ def segments_made(operation: Callable[[], Any]) -> int:
 # ---- what goes through -------------------------------------------------------------------------------------------------
 
 SMALL = [
-    *(None, True, False, 0, 63, 64, -1, 127, -128, 128, 2**15, -(2**15) - 1, 2**31, -(2**31) - 1, 2**63 - 1, -(2**63), 0.0, -0.0, 1.5, math.inf),
+    *(
+        None,
+        True,
+        False,
+        0,
+        63,
+        64,
+        -1,
+        127,
+        -128,
+        128,
+        2**15,
+        -(2**15) - 1,
+        2**31,
+        -(2**31) - 1,
+        2**63 - 1,
+        -(2**63),
+        0.0,
+        -0.0,
+        1.5,
+        math.inf,
+    ),
     *("", "a", "a" * 31, "a" * 32, "a" * 46, "é" * 46, "€" * 23, "😀" * 11, "\0", b"", b"x", b"x" * 46, (), (1, "b"), {"a": None}),
 ]
 
@@ -71,7 +93,11 @@ def test_small_ones_need_no_segment(value: Any) -> None:
         assert got == value and type(got) is type(value) and repr(got) == repr(value)
 
 
-@pytest.mark.parametrize("value", ["a" * 47, "é" * 47, "€" * 24, "😀" * 12, b"x" * 47, 2**400, list(range(100)), {"a": [{} for _ in range(60)]}, Point("x" * 30, ["y"])], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    ["a" * 47, "é" * 47, "€" * 24, "😀" * 12, b"x" * 47, 2**400, list(range(100)), {"a": [{} for _ in range(60)]}, Point("x" * 30, ["y"])],
+    ids=repr,
+)
 def test_the_rest_goes_as_a_clone(value: Any) -> None:
     with ist.Queue() as q:
         assert segments_made(lambda: q.put(value)) == 1
@@ -204,7 +230,7 @@ def test_other_ways_by_which_a_queue_goes() -> None:
     q.publish("test_queue's")
     assert ist.attach("test_queue's") == q
     assert q != ist.Queue() and q != 5 and len({q, ist.attach(q.token())}) == 1
-    with pytest.raises(ist.CloneError, match="a isthmus.Queue goes by reference|Queue goes by reference"):
+    with pytest.raises(ist.CloneError, match="Queue goes by reference"):
         ist.dumps([q])
     token = q.token()
     q.release(), other.release()
@@ -334,13 +360,17 @@ def test_who_waits_is_woken(call: str, end: str) -> None:
     if call != "get":
         q.put(1)
     other = copy.copy(q)
-    waits = {"get": q.get, "put": lambda: q.put(2), "join": q.join}[call]
-    join = in_thread(waits)
+    waits: dict[str, Callable[[], Any]] = {"get": q.get, "put": partial(q.put, 2), "join": q.join}
+    join = in_thread(waits[call])
     until_waiting(q, call)
     begin = time.monotonic()
     q.release() if end == "release" else other.shutdown(immediate=True)
     outcome = join()
-    assert isinstance(outcome, ist.DetachedError if end == "release" else ist.ShutDown) or (call, end, outcome) == ("join", "shutdown", None)
+    assert isinstance(outcome, ist.DetachedError if end == "release" else ist.ShutDown) or (call, end, outcome) == (
+        "join",
+        "shutdown",
+        None,
+    )
     assert time.monotonic() - begin < 30
     del q, waits
     other.release()
@@ -434,13 +464,26 @@ def test_release() -> None:
         assert "qsize 1, maxsize 2" in repr(q) and not q.detached and q.segment.kind == "queue" and ist.stats()["queues"] == 1
     assert q.detached and repr(q) == "<isthmus.Queue, released>" and not ist.segments() and ist.stats()["queues"] == 0
     q.release()
-    for use in (q.get, lambda: q.put(1), q.qsize, q.join, q.task_done, q.shutdown, q.fileno, q.token, lambda: pickle.dumps(q), lambda: ist.clone(q)):
+    uses: list[Callable[[], Any]] = [
+        q.get,
+        partial(q.put, 1),
+        q.qsize,
+        q.join,
+        q.task_done,
+        q.shutdown,
+        q.fileno,
+        q.token,
+        partial(pickle.dumps, q),
+        partial(ist.clone, q),
+    ]
+    for use in uses:
         with pytest.raises(ist.DetachedError, match="this Queue was released"):
             use()
     with pytest.raises(ist.DetachedError), q:
         pass
-    assert q == q and weak() is q  # noqa: PLR0124
-    del q
+    assert q == q and weak() is q
+    uses.clear()
+    del q, use
     assert weak() is None
 
 

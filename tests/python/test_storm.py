@@ -57,6 +57,7 @@ def test_storm() -> None:
                     peer.stop()
                 peer.kill()
                 crowd.remove(peer)
+                group.forget(peer)
             else:
                 stops += 1
                 peer.stop()
