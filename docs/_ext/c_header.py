@@ -144,7 +144,7 @@ def _pieces(body: str, end: str) -> list[tuple[str, str]]:
 def _members(body: str) -> list[tuple[str, str]]:
     found = []
     for text, comment in _pieces(body, ";"):
-        several = re.match(r"^((?:\w+ )+)(\*?\w+(?:\[\w+\])?(?:, \*?\w+(?:\[\w+\])?)+)$", text)
+        several = re.match(r"^((?:\w+ )+)(\**\w+(?:\[\w+\])?(?:, \**\w+(?:\[\w+\])?)+)$", text)
         names = several[2].split(", ") if several else []
         found += [(several[1] + name, comment if i == 0 else "") for i, name in enumerate(names)] if several else [(text, comment)]
     return found

@@ -12,6 +12,7 @@ import ast
 import builtins
 import importlib
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ _SHOWN = {
     "_Index": "Index",
 }
 _SHOWN |= {"_Key": "Key", "_Keys": "Keys", "_Nested": "Nested", "_Scalar": "Scalar", "_HasSegment": "HasSegment", "_HasDLPack": "HasDLPack"}
-_SHOWN |= {"_HasArrow": "HasArrow", "_HasArrowStream": "HasArrowStream", "_HasStr": "HasStr"}
+_SHOWN |= {"_Waiting": "Waiting", "_HasArrow": "HasArrow", "_HasArrowStream": "HasArrowStream", "_HasStr": "HasStr"}
 
 
 class _Stubs:
@@ -110,6 +111,12 @@ def _docstring(value: Any, node: ast.AST) -> str:
     return inspect.cleandoc(text) if text else ""
 
 
+def _old_spelling(name: str, node: ast.ClassDef) -> bool:
+    """notifyAll, where there is notify_all."""
+    snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return snake != name.lower() and any(isinstance(m, ast.FunctionDef) and m.name == snake for m in node.body)
+
+
 def _directive(kind: str, signatures: list[str], body: list[str], *options: str) -> list[str]:
     head = f".. py:{kind}:: "
     lines = [head + signatures[0], *(" " * len(head) + s for s in signatures[1:])]
@@ -145,11 +152,14 @@ class Python(SphinxDirective):
         if isinstance(node, ast.TypeAlias | ast.Assign):
             return _directive("type", [_SHOWN.get(name.split(".")[-1], name)], [], f":canonical: {_text(node.value)}")
         if name.split(".")[-1] in _SHOWN:  # a protocol: what has these methods
-            methods = ", ".join(f"``{member.name}``" for member in node.body if isinstance(member, ast.FunctionDef))
-            return _directive("class", [_SHOWN[name]], [f"Whatever has {methods}."])
-        value: Any = isthmus
-        for part in name.split("."):
-            value = getattr(value, part)
+            methods = [member for member in node.body if isinstance(member, ast.FunctionDef)]
+            body = [f"Whatever has {', '.join(f'``{m.name}``' for m in methods)}.", ""]
+            for method in methods:
+                if text := ast.get_docstring(method):
+                    body += _directive("method", [method.name + _signature(method, True)], to_rst(text))
+            return _directive("class", [_SHOWN[name.split(".")[-1]]], body)
+        value: Any = importlib.import_module(f"isthmus.{name.split('.')[0]}") if "." in name else isthmus
+        value = getattr(value, name.split(".")[-1])
         text = _docstring(value, node)
         if not text:
             self.warn(f"{name} has no docstring")
@@ -171,7 +181,7 @@ class Python(SphinxDirective):
         for member_name, found in members.items():
             if member_name in {"__init__", "__new__"}:
                 init = _signature(found[0], True).split(" -> ")[0]
-            elif not member_name.startswith("_"):
+            elif not member_name.startswith("_") and not _old_spelling(member_name, node):
                 body += self.member(f"{name}.{member_name}", found, getattr(value, member_name))
         kind = "exception" if issubclass(value, BaseException) else "class"
         final = [":final:"] if any(isinstance(d, ast.Name) and d.id == "final" for d in node.decorator_list) else []
@@ -192,9 +202,9 @@ class Python(SphinxDirective):
 
 def _complete(app: Sphinx, env: Any) -> None:
     seen: set[str] = env.__dict__.get("isthmus_documented", set())
-    atomics = importlib.import_module("isthmus.atomics")
     public = {name for name in isthmus.__all__ if not inspect.ismodule(getattr(isthmus, name))}
-    public |= {f"atomics.{name}" for name in atomics.__all__}
+    for module in ("atomics", "testing"):
+        public |= {f"{module}.{name}" for name in importlib.import_module(f"isthmus.{module}").__all__}
     for name in sorted(public - seen):
         _log.warning("python reference: no page has %s (.. python:: in docs/reference)", name)
 
