@@ -281,54 +281,61 @@ static PyObject *atomics_wait(PyObject *module, PyObject *const *args, Py_ssize_
 
 typedef struct WaitObject {
     PyObject_HEAD
-    SharedArrayObject *a; /* strong, and held, until the wait has ended: then NULL */
+    SharedArrayObject *a; /* strong, and held, until it is let go: then NULL */
+    bool waiting;
     ist_wait wait;
 } WaitObject;
 
-static void wait_over(WaitObject *self) {
-    SharedArrayObject *a = self->a;
-    self->a = NULL;
-    hold_leave(a, HOLD_SHARED);
-    Py_DECREF((PyObject *)a);
-}
-
-/* "ok", "timed-out" if there is a deadline, None: it goes on. */
+/* "ok", "timed-out" if there is a deadline, None: it goes on, or is over. */
 static PyObject *wait_state(WaitObject *self, uint64_t deadline) {
-    if (self->a == NULL)
-        Py_RETURN_NONE;
-    const int error = ist_wait_on(&self->wait, deadline, 0);
+    const int error = self->waiting ? ist_wait_on(&self->wait, deadline, 0) : -EINTR;
     if (error == -EINTR)
         Py_RETURN_NONE;
     if (error != 0 && error != -ETIMEDOUT) /* it is the parent's */
         return raise_error(PyType_GetModuleState(Py_TYPE(self)), error, "atomics.wait_async()");
-    wait_over(self);
+    self->waiting = false;
     return PyUnicode_InternFromString(error == 0 ? "ok" : "timed-out");
 }
 
 static PyObject *wait_poll(PyObject *self, PyObject *Py_UNUSED(ignored)) { return wait_state((WaitObject *)self, UINT64_MAX); }
 static PyObject *wait_finish(PyObject *self, PyObject *Py_UNUSED(ignored)) { return wait_state((WaitObject *)self, 0); }
 
-static PyObject *wait_cancel(PyObject *object, PyObject *Py_UNUSED(ignored)) {
+static PyObject *wait_pass_on(PyObject *object, PyObject *Py_UNUSED(ignored)) {
+    const WaitObject *self = (WaitObject *)object;
+    uint64_t woken;
+    if (self->a != NULL && !self->waiting)
+        (void)!ist_notify(array_root(self->a)->segment, self->wait.offset, 1, &woken); /* fails in a forked child only, which has no say */
+    Py_RETURN_NONE;
+}
+
+static PyObject *wait_let_go(PyObject *object, PyObject *Py_UNUSED(ignored)) {
     WaitObject *self = (WaitObject *)object;
-    if (self->a != NULL) {
+    SharedArrayObject *a = self->a;
+    if (self->waiting)
         ist_wait_cancel(&self->wait);
-        wait_over(self);
+    self->waiting = false;
+    self->a = NULL;
+    if (a != NULL) {
+        hold_leave(a, HOLD_SHARED);
+        Py_DECREF((PyObject *)a);
     }
     Py_RETURN_NONE;
 }
 
 static void wait_dealloc(PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
-    PyObject *none = wait_cancel(object, NULL);
+    PyObject *none = wait_let_go(object, NULL);
     Py_XDECREF(none);
     type->tp_free(object);
     Py_DECREF(type);
 }
 
 static PyMethodDef wait_methods[] = {
-    {"poll", wait_poll, METH_NOARGS, PyDoc_STR("poll($self, /)\n--\n\n\"ok\", which ends it, or None: it waits, or has ended.")},
-    {"finish", wait_finish, METH_NOARGS, PyDoc_STR("finish($self, /)\n--\n\nEnds it: \"ok\" or \"timed-out\".")},
-    {"cancel", wait_cancel, METH_NOARGS, PyDoc_STR("cancel($self, /)\n--\n\nEnds it; a notification that had come goes to the next.")},
+    {"poll", wait_poll, METH_NOARGS, PyDoc_STR("poll($self, /)\n--\n\n\"ok\", once, when it was notified; None: it goes on, or is over.")},
+    {"finish", wait_finish, METH_NOARGS, PyDoc_STR("finish($self, /)\n--\n\nIts time is up: \"ok\" or \"timed-out\"; None: it is over.")},
+    {"pass_on", wait_pass_on, METH_NOARGS, PyDoc_STR("pass_on($self, /)\n--\n\nThe notification that it had goes to the next.")},
+    {"let_go", wait_let_go, METH_NOARGS,
+     PyDoc_STR("let_go($self, /)\n--\n\nOf the array. If it waits still that ends; a notification nobody has heard goes to the next.")},
     {NULL, NULL, 0, NULL},
 };
 static PyType_Slot wait_slots[] = {{Py_tp_dealloc, wait_dealloc}, {Py_tp_methods, wait_methods}, {0, NULL}};
@@ -362,6 +369,7 @@ static PyObject *wait_begin(PyObject *module, PyObject *const *args, Py_ssize_t 
                                            e.size == 4 ? (uint32_t)expected : expected, fd, &self->wait);
     if (error == 0) {
         self->a = (SharedArrayObject *)Py_NewRef((PyObject *)e.a);
+        self->waiting = true;
         return (PyObject *)self;
     }
     hold_leave(e.a, HOLD_SHARED);

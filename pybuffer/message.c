@@ -343,9 +343,8 @@ PyObject *token_clear(parsed_token *token) {
 
 /* Nobody's to touch as an array. */
 static bool is_of_a_handle(ist_segment segment) {
-    ist_segment_info info;
-    ist_segment_read_info(segment, &info);
-    return info.kind == IST_KIND_QUEUE || info.kind == IST_KIND_LOCK;
+    const ist_kind kind = ist_segment_kind(segment);
+    return kind == IST_KIND_QUEUE || kind == IST_KIND_LOCK;
 }
 
 /* What a token describes, over `segment`; takes both. */

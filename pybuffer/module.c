@@ -14,7 +14,7 @@
 static PyStructSequence_Field info_fields[] = {
     {"id", "number of the segment's slot; with the generation, its identity in this process"},
     {"generation", "how many segments the slot had before"},
-    {"kind", "'heap', 'file' or 'foreign' memory, 'queue', 'lock' (or the like)"},
+    {"kind", "'heap', 'file' or 'foreign' memory, or a 'queue', or a 'lock' or the like"},
     {"size", "bytes, exactly as asked for; of a growable one its length now"},
     {"owners", "counted references: one per interpreter's owner, message and lease"},
     {"exports", "buffers, pins and lent addresses that stand on this interpreter's owner; None where no owner is at hand"},

@@ -121,9 +121,8 @@ static PyObject *get_small(core_state *state, const ist_queue_message *m) {
 /* ---- an array, a handle --------------------------------------------------------------------------------------------------------------- */
 
 static bool is_local(ist_segment segment) {
-    ist_segment_info info;
-    ist_segment_read_info(segment, &info);
-    return info.kind == IST_KIND_FILE || info.kind == IST_KIND_FOREIGN;
+    const ist_kind kind = ist_segment_kind(segment);
+    return kind == IST_KIND_FILE || kind == IST_KIND_FOREIGN;
 }
 
 static bool is_c_order(const description *d, Py_ssize_t itemsize) {
@@ -183,10 +182,9 @@ static PyObject *get_array(core_state *state, ist_queue_message *m) {
     Py_ssize_t shape[BARE_NDIM], strides[BARE_NDIM], items = 1;
     const int ndim = m->bytes[1];
     const unsigned flags = m->bytes[2], array_flags = flags & BARE_READONLY ? ARRAY_READONLY : 0;
-    ist_segment_info info;
-    ist_segment_read_info(segment, &info);
-    bool fits = m->bytes[0] < IST_NUMBERS && ndim <= BARE_NDIM && m->size == BARE_LENGTHS + 8 * ndim && info.kind != IST_KIND_QUEUE &&
-                info.kind != IST_KIND_LOCK;
+    const ist_kind kind = ist_segment_kind(segment);
+    bool fits = m->bytes[0] < IST_NUMBERS && ndim <= BARE_NDIM && m->size == BARE_LENGTHS + 8 * ndim && kind != IST_KIND_QUEUE &&
+                kind != IST_KIND_LOCK;
     for (int i = 0; fits && i < ndim; i++) {
         shape[i] = (Py_ssize_t)get64(m->bytes + BARE_LENGTHS + 8 * i);
         fits = shape[i] >= 0 && !__builtin_mul_overflow(items, shape[i] == 0 ? 1 : shape[i], &items) && items <= PY_SSIZE_T_MAX / 16;

@@ -535,6 +535,15 @@ void isti_segment_fork_unpin(void) {
 
 /* ---- looking */
 
+static ist_kind kind_of(uint32_t meta) {
+    const uint32_t flags = meta >> 8;
+    return (flags & ISTI_SLOT_QUEUE) != 0 ? IST_KIND_QUEUE : (flags & ISTI_SLOT_LOCK) != 0 ? IST_KIND_LOCK : (ist_kind)(meta & 0xff);
+}
+
+ist_kind ist_segment_kind(ist_segment s) {
+    return kind_of(atomic_load_explicit(&s.slot->meta, memory_order_relaxed)); /* relaxed: constant for an owner */
+}
+
 static bool read_info(ist_slot *slot, ist_segment_info *out) {
     /* acquire: the fields read next are of this generation or later; the second look tells */
     uint64_t state = atomic_load_explicit(&slot->state, memory_order_acquire);
@@ -550,9 +559,7 @@ static bool read_info(ist_slot *slot, ist_segment_info *out) {
         .index = slot->index,
         .generation = isti_generation(state),
         .owners = isti_owners(state),
-        .kind = (meta >> 8 & ISTI_SLOT_QUEUE) != 0  ? IST_KIND_QUEUE
-                : (meta >> 8 & ISTI_SLOT_LOCK) != 0 ? IST_KIND_LOCK
-                                                    : (uint8_t)meta,
+        .kind = (uint8_t)kind_of(meta),
         .frozen = (state & IST_FROZEN) != 0,
         .readonly = (state & IST_FROZEN) != 0 || (meta >> 8 & IST_READONLY) != 0,
         .saturated = isti_owners(state) >= IST_OWNERS_LIMIT,

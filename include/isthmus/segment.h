@@ -124,6 +124,7 @@ IST_API size_t ist_segment_length(ist_segment s); /* bytes now; ist_segment_size
 IST_API bool ist_segment_is_growable(ist_segment s);
 IST_API bool ist_segment_is_frozen(ist_segment s);
 IST_API bool ist_segment_is_readonly(ist_segment s); /* frozen, or made with IST_READONLY */
+IST_API ist_kind ist_segment_kind(ist_segment s);
 
 /* Fills *out with the segment's token, and publishes the segment before. The caller owns a reference. Errors: those of ist_domain_join;
  * -ENOSPC (as many published segments as the domain can have), -ENOTRECOVERABLE (inherited, and not published before the fork). */

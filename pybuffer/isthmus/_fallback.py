@@ -73,7 +73,7 @@ class Unpickling:
         }
 
     def __call__(self, parts: tuple[Any, ...]) -> Any:
-        payload, *arrays = parts
+        payload, arrays = parts[0], parts[1:]
         for one in arrays:
             if type(one) not in _BY_REFERENCE:
                 raise TypeError(f"a pickle with a {type(one).__name__} beside it, which is no array")

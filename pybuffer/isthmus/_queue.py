@@ -34,7 +34,11 @@ class _Reader:
         self.loop = loop
         self.fd = os.dup(fd)  # so that it isn't somebody else's when the handle is released meanwhile; which makes it readable
         self.waiters: deque[asyncio.Future[None]] = deque()
-        loop.add_reader(self.fd, self._wake)
+        try:
+            loop.add_reader(self.fd, self._wake)
+        except BaseException:
+            os.close(self.fd)
+            raise
 
     def _wake(self) -> None:
         # One at a time: while the descriptor stays readable, the loop comes back for the next.

@@ -59,11 +59,11 @@ class _Waits:
     def drop(self, wait: _Wait) -> None:
         """Nobody is interested any more."""
         self.pending.pop(wait, None)
-        wait.cancel()
+        wait.let_go()
 
     def end(self) -> None:
         while self.pending:
-            self.pending.popitem()[0].cancel()
+            self.pending.popitem()[0].let_go()
         if self.fd >= 0 and self.pid == os.getpid():
             os.close(self.fd)
         self.fd = -1
@@ -95,13 +95,12 @@ def _end_all() -> None:
 class _Waiting:
     """What wait_async() returns."""
 
-    __slots__ = ("__weakref__", "_element", "_future", "_timer", "_wait", "_waits")
+    __slots__ = ("__weakref__", "_future", "_timer", "_wait", "_waits")
 
     def __init__(self, array: SharedArray[Any], index: Any, expected: Any, timeout: float | None) -> None:
         loop = asyncio.get_running_loop()
         self._waits = _waits_of(loop)
         self._future: asyncio.Future[str] = loop.create_future()
-        self._element = array, index
         self._timer: asyncio.TimerHandle | None = None
         self._wait: _Wait | None = None
         begun = _wait_begin(array, index, expected, self._waits.fd)
@@ -136,17 +135,12 @@ class _Waiting:
         try:
             return (yield from self._future.__await__())
         except asyncio.CancelledError:
-            if self._future.done() and not self._future.cancelled() and self._future.result() == "ok":
-                self._pass_on()  # it had been notified, and its task was cancelled before it ran
+            heard = self._future.done() and not self._future.cancelled() and self._future.result() == "ok"
+            if heard and self._wait is not None:
+                self._wait.pass_on()  # the task was cancelled before it ran
             raise
         finally:
             self._drop()
-
-    def _pass_on(self) -> None:
-        from .atomics import notify
-
-        array, index = self._element
-        notify(array, index, 1)
 
     def __del__(self) -> None:
         if hasattr(self, "_timer"):  # else __init__ failed early

@@ -56,24 +56,23 @@ static inline int elsewhere(int (*function)(ist_sync *), ist_sync *s) {
     return c.result;
 }
 
-
 /* ---- time, as the tests turn it */
 
 static uint64_t time_now = 1000 * SECONDS;
 static unsigned sleeps;
 static int sleep_answer;
-static uint64_t slept_until;
+static int last_woken; /* how many were to be woken, the last time */
 static inline uint64_t f_now(void) { return time_now; }
 static inline int f_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t deadline) {
     (void)word, (void)expected;
     sleeps++;
-    slept_until = deadline;
     time_now = deadline == UINT64_MAX ? time_now + SECONDS : deadline;
     return sleep_answer;
 }
 
 static inline int f_wake(_Atomic(uint32_t) *word, int waiters) {
-    (void)word, (void)waiters;
+    (void)word;
+    last_woken = waiters;
     return 1; /* there is somebody, as far as anybody knows */
 }
 
@@ -84,7 +83,6 @@ static inline void turn_time(int answer) {
     sleep_answer = answer;
     sleeps = 0;
 }
-
 
 /* ---- other processes. held_sync: each process's handle of the one on the board */
 

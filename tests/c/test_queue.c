@@ -729,6 +729,51 @@ Test(queue, a_descriptor_tells) {
     peer_end(&p);
 }
 
+static long get_one_done(void *unused) {
+    (void)unused;
+    return get_number(q_here, 0) == 7 ? ist_queue_task_done(q_here) : -1;
+}
+
+Test(queue, descriptors_tell_of_room_and_of_the_last_task) {
+    begin();
+    peer p = peer_start();
+    offer_queue(1);
+    CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
+    CHECK_EQ(peer_call(&p, attach_queue, NULL), 0);
+    int room, done, other;
+    CHECK_EQ(ist_queue_fileno_of(q_here, (ist_queue_side)3, &room), -EINVAL);
+    CHECK_EQ(ist_queue_fileno_of(q_here, IST_QUEUE_ROOM, &room), 0);
+    CHECK_EQ(ist_queue_fileno_of(q_here, IST_QUEUE_DONE, &done), 0);
+    CHECK_EQ(ist_queue_fileno(q_here, &other), 0);
+    CHECK(room != done && done != other && other != room);
+    for (int i = 0; i < 20; i++) {
+        CHECK(readable(room, 0) && readable(done, 0), "as there is, and nothing has begun");
+        CHECK_EQ(put_seven(NULL), 0);
+        while (readable(room, 0) || readable(done, 0)) { /* those who look make it unreadable; the housekeeper may tell a second time */
+            CHECK_EQ(ist_queue_await_room(q_here, 0, NULL), -EAGAIN);
+            CHECK_EQ(ist_queue_join(q_here, 0, NULL), -EAGAIN);
+        }
+        CHECK_EQ(i % 2 == 0 ? get_one_done(NULL) : peer_call(&p, get_one_done, NULL), 0);
+        CHECK(readable(room, 10000) && readable(done, 10000), "round %d", i);
+        CHECK_EQ(ist_queue_await_room(q_here, 0, NULL), 0);
+    }
+    CHECK_EQ(put_seven(NULL), 0);
+    CHECK_EQ(ist_queue_await_room(q_here, 0, NULL), -EAGAIN);
+    ist_waiter w = {{0, 0}};
+    ist_waiter_stop(&w);
+    CHECK_EQ(ist_queue_await_room(q_here, UINT64_MAX, &w), -ECANCELED);
+    CHECK_EQ(ist_queue_await_room(q_here, test_now() + 1000000, NULL), -ETIMEDOUT);
+    CHECK_EQ(ist_queue_shutdown(q_here, false), 0);
+    CHECK(readable(room, 0) && ist_queue_await_room(q_here, 0, NULL) == 0, "a put says why");
+    int copy = dup(done);
+    CHECK_EQ(peer_call(&p, release_queue, NULL), 0);
+    ist_queue_release(q_here);
+    CHECK(readable(copy, 0) && fcntl(done, F_GETFD) < 0, "whoever waits by a duplicate hears that the handle is gone");
+    close(copy);
+    nothing_left();
+    peer_end(&p);
+}
+
 Test(queue, a_forked_child_goes_on) {
     begin();
     offer_queue(4);

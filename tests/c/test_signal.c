@@ -54,6 +54,19 @@ Test(signal, a_permit_for_each_that_waits) {
     nothing_left();
 }
 
+Test(signal, as_many_are_woken_as_there_are_permits) {
+    ist_sync *s = make(IST_SEMAPHORE, 0, 0);
+    turn_time(ETIMEDOUT);
+    ist_waiting w = {.deadline = UINT64_MAX, .patience = 100};
+    CHECK_EQ(ist_semaphore_take(s, &w), -EINTR); /* somebody waits, as far as anybody knows */
+    CHECK_EQ(ist_semaphore_post(s, 1), 0);
+    CHECK_EQ(last_woken, 1);
+    CHECK_EQ(ist_semaphore_post(s, 5), 0);
+    CHECK(last_woken >= 5, "%d", last_woken);
+    ist_sync_close(s);
+    nothing_left();
+}
+
 Test(signal, event) {
     ist_sync *s = make(IST_EVENT, 0, 0);
     ist_waiting w = at_once();

@@ -8,8 +8,8 @@
  *
  * run.sh takes the following from here; see there.
  *   pan    -m200000
- *   sound  calm    0  -DMAXC=0
- *   sound  kill    0
+ *   sound  calm     25294  -DMAXC=0
+ *   sound  kill    312781
  * Broken on purpose, -DBROKEN_ and the first word; the assertion that catches it contains the second:
  *   broken LATE_ROW      lost   -DMAXC=0
  *   broken SWEEP_DROPS   lost

@@ -23,7 +23,7 @@
  *   broken SWEEP_ONCE       over[x]   -DNP=2 -DTWICE=1
  *   broken NO_WAKE          over[x]   -DNP=2 -DTWICE=1
  *   broken FREE_ONLY        told==    -DNP=2
- *   broken CLEAR_STORE      owners    -DNP=3
+ *   broken CLEAR_STORE      told==    -DNP=3
  *   broken LEAVES           over[x]   -DMAXC=0 -DGIVEUP=1
  *
  * NOT here: weak memory (litmus/lock_*, event_wake), spinning, the recursion of an RLock (its owner's own word), time.

@@ -332,12 +332,14 @@ def test_calls() -> None:
     assert a.detached
 
 
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="3.12.1 itself leaks without memory, where a call has *arguments for one")
 def test_calls_without_memory() -> None:
     names = ("it",)
     a, x = ist.zeros(3), types.MyDict(n=[1])
     value = ([a, {"x": x}, types.Told(1, 2), types.MyDict(x=x, a=a), "long " * 20_000, [].append, types.Point],)
-    message, owners = _core._encode(value, names, False, 0, None), a.owners
-    for make in (lambda: _core._encode(value, names, False, 0, None), lambda: _core._decode(*message, None)):
+    payload, arrays = _core._encode(value, names, False, 0, None)
+    owners = a.owners
+    for make in (lambda: _core._encode(value, names, False, 0, None), lambda: _core._decode(payload, arrays, None)):
         failures = n = quiet = 0
         while quiet < 3:
             failed = fails_at(n, make, Exception)  # pickle makes other errors of some

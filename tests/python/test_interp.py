@@ -89,6 +89,25 @@ def test_a_leaked_reference():
     )
 
 
+def test_a_leaked_queue():
+    script(
+        """
+        q = isthmus.Queue()
+        with Channel() as channel:
+            with Interpreter() as other:
+                channel.put(q)
+                other.run(channel.there + LEAK + "q = get(); leak(q); leak(q.fileno()); del q")
+                other.run("import isthmus; leak(isthmus.Queue())")
+                assert q.segment.owners == 2 and len(isthmus.segments()) == 2
+            assert q.segment.owners == 1 and len(isthmus.segments()) == 1
+        assert isthmus.stats()["orphaned"] == 0
+        q.put(1)
+        assert q.get() == 1
+        done()
+        """
+    )
+
+
 def test_a_leaked_export_is_counted_and_never_freed_under_its_user():
     script(
         """

@@ -64,4 +64,3 @@ class TestBarrier(theirs.BarrierTests, unittest.TestCase):
         del self.barrier
 
     test_repr = None
-
