@@ -26,7 +26,7 @@
  *   broken CLEAR_STORE      told==    -DNP=3
  *   broken LEAVES           over[x]   -DMAXC=0 -DGIVEUP=1
  *
- * NOT here: weak memory (litmus/lock_*, event_wake), spinning, the recursion of an RLock (its owner's own word), time.
+ * NOT here: weak memory (litmus/lock_data, lock_wake), spinning, the recursion of an RLock (its owner's own word), time.
  */
 #ifndef MAXC
 #define MAXC 1            /* kills, at most */

@@ -110,7 +110,7 @@ def test_no_leaks() -> None:
         cycle: list[object] = [ist.zeros(2)]
         cycle.append(cycle)
         del cycle
-        threading.Timer(0.05, lambda a=ist.zeros(3): a.release()).start()
+        threading.Timer(0.05, ist.zeros(3).release).start()
     with pytest.raises(AssertionError, match=r"1 segments are left behind:\n.*heap, 24 bytes, 1 owners here"), no_leaks(timeout=0.01):
         left = ist.zeros(3)
     del left
