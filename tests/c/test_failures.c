@@ -81,6 +81,8 @@ static int f_madvise(void *address, size_t size, int advice) {
     return real.madvise(address, size, advice);
 }
 static int f_msync(void *address, size_t size, int flags) { return fails() ? failed(EIO) : real.msync(address, size, flags); }
+static uint64_t f_born(int fd) { return fails() ? 0 : real.born(fd); }
+
 static int f_getrlimit(int resource, struct rlimit *limit) { return fails() ? failed(EFAULT) : real.getrlimit(resource, limit); }
 static int f_open(const char *path, int flags) {
     if (fails())
@@ -169,6 +171,7 @@ static void replace_all(void) {
         .ftruncate = f_ftruncate,
         .add_seals = f_add_seals,
         .fstat = f_fstat,
+        .born = f_born,
         .fallocate = f_fallocate,
         .close = f_close,
         .mmap = f_mmap,
