@@ -446,7 +446,7 @@ def write_page(rows: list[Row], results: Results, conditions: str) -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Runs the benchmarks and says which targets are reached.")
     parser.add_argument("--only", default="", help="figures, as P3,P4")
-    parser.add_argument("--quick", action="store_true", help="under two minutes instead of ten; wider spread")
+    parser.add_argument("--quick", action="store_true", help="two minutes instead of thirteen; wider spread")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
     options = parser.parse_args()
     known = [figure for program in PROGRAMS for figure in program.figures]
