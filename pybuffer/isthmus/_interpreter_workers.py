@@ -51,9 +51,14 @@ class InterpreterKind(_crew.Kind):
     def __init__(self) -> None:
         self._main = _remote.main_source()
         if sys.version_info < (3, 13):
-            # 3.12 aborts at exit if another interpreter than the main one was the first to import these
+            # 3.12 aborts at exit if another interpreter than the main one was the first to import these, or to call these
             import asyncio  # noqa: F401
             import hashlib  # noqa: F401
+            import pickle
+            from io import BytesIO
+
+            pickle.Pickler(BytesIO(), 5, buffer_callback=None)
+            pickle.Unpickler(BytesIO())
 
     def pack(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, _crew.Arrays]:
         return _remote.encode_call((function, args, kwargs), self._main is None, 0)

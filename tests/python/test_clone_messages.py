@@ -336,7 +336,9 @@ def test_calls() -> None:
 def test_calls_without_memory() -> None:
     names = ("it",)
     a, x = ist.zeros(3), types.MyDict(n=[1])
-    value = ([a, {"x": x}, types.Told(1, 2), types.MyDict(x=x, a=a), "long " * 20_000, [].append, types.Point],)
+    # no such dict in another: there CPython's own pickle crashes without memory, in every version; 3.15.0 also with an array in one
+    inner = types.MyDict(a=a) if sys.version_info < (3, 15) else types.MyDict(a=1)
+    value = ([a, {"x": x}, types.Told(1, 2), inner, "long " * 20_000, [].append, types.Point],)
     payload, arrays = _core._encode(value, names, False, 0, None)
     owners = a.owners
     for make in (lambda: _core._encode(value, names, False, 0, None), lambda: _core._decode(payload, arrays, None)):
