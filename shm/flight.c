@@ -121,6 +121,8 @@ static int extend(struct isti_domain *d, uint32_t index, uint32_t generation, st
 }
 
 int isti_flight_mark(struct isti_domain *d, uint32_t index, uint32_t generation, uint32_t q, uint64_t position) {
+    if (index >= d->descriptors)
+        return -EBADMSG; /* of a list, which lies in shared memory */
     struct isti_descriptor *const row = &d->descriptor_rows[index];
     const uint64_t mark = (uint64_t)q << 48 | ((position + 1) & POSITION);
     struct isti_descriptor *at = row;

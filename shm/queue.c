@@ -263,6 +263,9 @@ static int wait_turn(struct ist_queue *q, _Atomic(uint32_t) *word, happened_fn h
     return error;
 }
 
+/* Who finds again and again that others were faster isn't kept beyond its deadline; the clock is asked for that now and then only. */
+static bool is_late(unsigned turns, uint64_t deadline) { return deadline == 0 || (turns % 16 == 0 && isti_os.now() >= deadline); }
+
 /* With deadline 0 there is nothing to wait for. */
 static int would_wait(int error, uint64_t deadline) { return error == -ETIMEDOUT && deadline == 0 ? -EAGAIN : error; }
 
@@ -362,7 +365,7 @@ static int suspect_head(struct ist_queue *q) {
 }
 
 static int claim(struct ist_queue *q, uint64_t deadline, ist_waiter *w, uint64_t *t) {
-    for (;;) {
+    for (unsigned turns = 1;; turns++) {
         if (is_shut(&q->view))
             return -ESHUTDOWN;
         int error = isti_ring_claim(&q->view, t);
@@ -380,7 +383,7 @@ static int claim(struct ist_queue *q, uint64_t deadline, ist_waiter *w, uint64_t
             continue;
         if (error != -EAGAIN)
             return error;
-        error = deadline == 0 ? -ETIMEDOUT : wait_turn(q, &q->view.ring->not_full, has_room, SPIN_PUT, deadline, w);
+        error = is_late(turns, deadline) ? -ETIMEDOUT : wait_turn(q, &q->view.ring->not_full, has_room, SPIN_PUT, deadline, w);
         if (error != 0)
             return would_wait(error, deadline);
     }
@@ -399,7 +402,7 @@ static int mark_all(struct ist_queue *q, const struct outgoing *o, uint64_t t) {
     int error = 0;
     for (unsigned i = 0; i < refs && error == 0; i++) /* a list first: see the head */
         error = mark(q, o->words[1 + i], t);
-    const uint64_t *words = listed ? ist_segment_data(o->list) : NULL;
+    const volatile uint64_t *words = listed ? ist_segment_data(o->list) : NULL; /* each is read once: anybody may write there */
     for (uint32_t i = 0; listed && i < o->count && error == 0; i++)
         error = mark(q, words[1 + i], t);
     return error;
@@ -592,7 +595,7 @@ int ist_queue_get(ist_queue *q, ist_queue_message *out, uint64_t deadline, ist_w
     if (!is_usable(q))
         return -ENOTRECOVERABLE;
     uint64_t suspected = 0, suspect_at = 0, give_up_at = 0; /* a word that isn't FULL, when its writer is looked at, and until when */
-    for (;;) {
+    for (unsigned turns = 1;; turns++) {
         const bool shut = is_shut(&q->view);
         uint64_t written = 0;
         int error = try_get(q, out, &written);
@@ -622,7 +625,7 @@ int ist_queue_get(ist_queue *q, ist_queue_message *out, uint64_t deadline, ist_w
             until = suspect_at < last ? suspect_at : last;
         } else if (shut)
             return -ESHUTDOWN;
-        error = until == 0 ? -ETIMEDOUT : wait_turn(q, &q->view.ring->not_empty, isti_queue_is_waiting, SPIN_GET, until, waiter);
+        error = is_late(turns, until) ? -ETIMEDOUT : wait_turn(q, &q->view.ring->not_empty, isti_queue_is_waiting, SPIN_GET, until, waiter);
         if (error != 0 && !(error == -ETIMEDOUT && until != deadline))
             return would_wait(error, deadline);
     }

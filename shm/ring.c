@@ -102,7 +102,7 @@ int isti_ring_view(struct isti_domain *d, uint32_t index, uint32_t generation, v
     const volatile struct isti_ring *untrusted = ring; /* each is read once */
     const uint64_t magic = untrusted->magic, slots = untrusted->slots, maxsize = untrusted->maxsize, base = untrusted->base;
     if (magic != ISTI_RING_MAGIC || slots == 0 || (slots & (slots - 1)) != 0 || slots > (size - sizeof *ring) / sizeof *out->slots ||
-        maxsize > slots)
+        maxsize > slots || (maxsize == 0 && slots <= ISTI_RING_SPARSE)) /* without a limit there is always a floor, see is_full() */
         return -EBADMSG;
     *out = (struct isti_ring_view){
         .d = d,

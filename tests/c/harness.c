@@ -113,7 +113,7 @@ int test_wait(pid_t child, double seconds) {
     return status;
 }
 
-int test_in_child(void (*run)(void *), void *argument, double seconds) {
+pid_t test_child(void (*run)(void *), void *argument) {
     fflush(NULL);
     pid_t child = fork();
     if (child == 0) {
@@ -121,8 +121,10 @@ int test_in_child(void (*run)(void *), void *argument, double seconds) {
         fflush(NULL);
         _exit(0);
     }
-    return test_wait(child, seconds);
+    return child;
 }
+
+int test_in_child(void (*run)(void *), void *argument, double seconds) { return test_wait(test_child(run, argument), seconds); }
 
 bool test_until(bool (*holds)(void *), void *argument, double seconds) {
     for (uint64_t deadline = test_now() + (uint64_t)(seconds * 1e9); test_now() < deadline;) {

@@ -52,6 +52,7 @@ uint64_t test_random(uint64_t *state); /* never 0 as long as *state isn't */
 /* Runs in a forked child: `run` returns, or fails a check. Returns the child's wait status (0: fine); a child that isn't done in time is
  * killed, which gives the status of SIGKILL. */
 int test_in_child(void (*run)(void *), void *argument, double seconds);
+pid_t test_child(void (*run)(void *), void *argument); /* the same without waiting, which test_wait() does */
 int test_wait(pid_t child, double seconds);
 #define CHECK_CHILD(run, argument, seconds) CHECK_EQ(test_in_child(run, argument, seconds), 0)
 

@@ -8,9 +8,11 @@
 #include "harness.h"
 #include "os.h"
 #include "ring.h"
+#include "sync.h"
 
 #include <errno.h>
 #include <isthmus/lease.h>
+#include <isthmus/lock.h>
 #include <isthmus/process.h>
 #include <isthmus/queue.h>
 #include <signal.h>
@@ -22,7 +24,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { ROUNDS = 80, HELD = 16, NOTES = 16, QUEUES = 3, PATIENCE = 60 };
+enum { ROUNDS = 80, HELD = 16, NOTES = 16, QUEUES = 3, LOCKS = 6, PATIENCE = 60 };
 
 struct note {
     ist_token token;
@@ -31,10 +33,10 @@ struct note {
 
 /* Shared by the processes of all games. Notes may be torn: tokens are garbage here anyway. */
 static struct board {
-    _Atomic(uint64_t) words, attached, refused, published, put, got;
+    _Atomic(uint64_t) words, attached, refused, published, put, got, locked;
     _Atomic(uint32_t) over;
     struct note notes[NOTES];
-    ist_token queues[QUEUES];
+    ist_token queues[QUEUES], locks[LOCKS];
 } *board;
 
 struct player {
@@ -43,6 +45,8 @@ struct player {
     unsigned count;
     pid_t game;
     ist_queue *q[QUEUES];
+    ist_sync *locks[LOCKS];
+    uint32_t holder;
 };
 
 static uint64_t any(struct player *p, uint64_t n) { return (test_random(&p->random) >> 16) % n; }
@@ -239,6 +243,82 @@ static void put_or_get(struct player *p) {
         (void)!ist_queue_shutdown(p->q[i], any(p, 2) == 0);
 }
 
+static void let_go_of_locks(struct player *p) {
+    for (unsigned i = 0; i < LOCKS; i++) {
+        ist_sync_close(p->locks[i]);
+        p->locks[i] = NULL;
+    }
+    ist_holder_end(p->holder);
+    p->holder = 0;
+}
+
+static void meet(ist_sync *barrier, ist_waiting *w) {
+    ist_arrival a;
+    int error = ist_barrier_arrive(barrier, w, &a);
+    count(error, &board->locked);
+    if (error == 0 && a.last)
+        (void)!ist_barrier_release(barrier, &a);
+    else if (error == 0 && ist_barrier_wait(barrier, &a, w) == -EINTR)
+        ist_barrier_withdraw(barrier, &a);
+}
+
+static void notify_or_wait(struct player *p, ist_sync *lock, ist_waiting *w) {
+    uint64_t condition, woken;
+    ist_wait wait;
+    if (ist_condition_create(lock, &condition) != 0)
+        return;
+    condition = any(p, 3); /* some that others may wait for */
+    if (any(p, 2) == 0)
+        (void)!ist_condition_notify(lock, condition, any(p, 3), &woken);
+    else if (ist_condition_begin(lock, condition, &wait) == 0)
+        (void)!ist_wait_on(&wait, w->deadline, UINT64_MAX);
+}
+
+static void use(struct player *p, ist_sync *s) {
+    ist_waiting w = {.deadline = any(p, 3) == 0 ? test_now() + any(p, 2000000) : 0, .patience = UINT64_MAX};
+    ist_sync_info info;
+    switch (ist_sync_type_of(s)) {
+    case IST_LOCK:
+    case IST_RLOCK:
+        if (p->holder == 0 && ist_holder_begin(&p->holder) != 0)
+            return;
+        if (any(p, 3) == 0)
+            count(ist_lock_unlock(s), &board->locked);
+        else if (any(p, 4) == 0)
+            notify_or_wait(p, s, &w);
+        else
+            count(ist_lock_lock(s, p->holder, &w), &board->locked);
+        break;
+    case IST_SEMAPHORE: count(any(p, 2) == 0 ? ist_semaphore_post(s, 1 + any(p, 3)) : ist_semaphore_take(s, &w), &board->locked); break;
+    case IST_EVENT:
+        count(any(p, 3) != 0 ? ist_event_wait(s, &w) : any(p, 2) == 0 ? ist_event_set(s) : ist_event_clear(s), &board->locked);
+        break;
+    default:
+        if (any(p, 4) != 0)
+            meet(s, &w);
+        else
+            count(any(p, 2) == 0 ? ist_barrier_reset(s) : ist_barrier_abort(s), &board->locked);
+    }
+    ist_sync_read_info(s, &info);
+}
+
+static void lock_or_unlock(struct player *p) {
+    const unsigned i = (unsigned)any(p, LOCKS);
+    if (p->locks[i] != NULL && any(p, 30) == 0) {
+        ist_sync_close(p->locks[i]);
+        p->locks[i] = NULL;
+    }
+    if (p->locks[i] == NULL && ist_sync_attach(&board->locks[i], &p->locks[i]) != 0) {
+        const ist_sync_type type = (ist_sync_type)(1 + i % 5);
+        if (ist_sync_create(type, type == IST_BARRIER ? 2 : 0, 0, &p->locks[i]) != 0) {
+            p->locks[i] = NULL;
+            return;
+        }
+        (void)!ist_segment_token(ist_sync_segment(p->locks[i]), &board->locks[i]);
+    }
+    use(p, p->locks[i]);
+}
+
 static void look(void) {
     ist_segment_info info[32];
     ist_stats stats = {.struct_size = sizeof stats};
@@ -276,8 +356,10 @@ static void more_processes(struct player *p) {
 
 static void step(struct player *p) {
     uint64_t r = any(p, 100);
-    if (r >= 64)
+    if (r >= 80)
         put_or_get(p);
+    else if (r >= 64)
+        lock_or_unlock(p);
     else if (r < 12)
         make(p);
     else if (r < 24)
@@ -311,6 +393,7 @@ struct garbage {
     char *control; /* a mapping of its own, so that the library's may be anything */
     uint64_t *random;
     ist_queue *queue; /* one that the writer holds; NULL */
+    ist_sync *lock; /* the same */
 };
 
 static uint64_t pick(struct garbage *g, uint64_t n) { return (test_random(g->random) >> 16) % n; }
@@ -416,6 +499,31 @@ static void in_rings(struct garbage *g) {
     atomic_fetch_add_explicit(&board->words, 1, memory_order_relaxed);
 }
 
+/* The memory of a lock or the like. */
+static void in_locks(struct garbage *g) {
+    if (g->lock == NULL)
+        return;
+    struct isti_sync_memory *memory = ist_segment_data(ist_sync_segment(g->lock));
+    uint64_t value = number(g);
+    if (pick(g, 2) == 0) /* an owner: some thread, holder, process */
+        value = pick(g, 3) << 32 | pick(g, 3) << 16 | pick(g, 20) << 4 | pick(g, 4);
+    /* relaxed, all: garbage */
+    switch (pick(g, 6)) {
+    case 0: atomic_fetch_xor_explicit(&memory->word, UINT64_C(1) << pick(g, 64), memory_order_relaxed); break;
+    case 1:
+    case 2: atomic_store_explicit(&memory->word, value, memory_order_relaxed); break;
+    case 3: atomic_store_explicit(&memory->event, (uint32_t)number(g), memory_order_relaxed); break;
+    case 4:
+        if (ist_sync_type_of(g->lock) == IST_BARRIER) {
+            struct isti_barrier_memory *barrier = (struct isti_barrier_memory *)(void *)memory;
+            atomic_store_explicit(&barrier->inside[pick(g, 8)], (uint32_t)number(g), memory_order_relaxed);
+            break;
+        } /* fall through */
+    default: atomic_store_explicit((_Atomic(uint64_t) *)(void *)memory + pick(g, sizeof *memory / 8), value, memory_order_relaxed);
+    }
+    atomic_fetch_add_explicit(&board->words, 1, memory_order_relaxed);
+}
+
 static void in_tickets(struct garbage *g) {
     struct isti_ticket *row = &g->d->ticket_rows[pick(g, pick(g, 8) == 0 ? g->d->tickets : 48)];
     uint64_t word = atomic_load_explicit(&row->word, memory_order_relaxed);
@@ -494,9 +602,10 @@ static void in_header(struct garbage *g) {
 }
 
 static void write_garbage(struct garbage *g) {
-    static void (*const places[])(struct garbage *) = {
-        in_descriptors, in_descriptors, in_descriptors, in_descriptors, in_tickets, in_tickets, in_names, in_members,
-        in_windows,     in_flights,     in_queues,      in_queues,      in_rings,   in_rings,   in_rings, in_waiters};
+    static void (*const places[])(struct garbage *) = {in_descriptors, in_descriptors, in_descriptors, in_descriptors, in_tickets,
+                                                       in_tickets,     in_names,       in_members,     in_windows,     in_flights,
+                                                       in_queues,      in_queues,      in_rings,       in_rings,       in_rings,
+                                                       in_waiters,     in_locks,       in_locks,       in_locks};
     uint64_t r = pick(g, 40);
     if (r == 0)
         in_marks(g);
@@ -507,6 +616,11 @@ static void write_garbage(struct garbage *g) {
 }
 
 /* ---- games */
+
+/* AddressSanitizer knows what the heap has handed out, and garbage may lead anywhere in it: that is no more than wrong. Outside of any mapping
+ * is SIGSEGV, outside of the process's own memory it still tells. */
+__attribute__((visibility("default"))) const char *__asan_default_options(void);
+const char *__asan_default_options(void) { return "allow_user_poisoning=0"; }
 
 static void second(void *argument) {
     struct player p = {.random = *(uint64_t *)argument * 7 | 1, .game = getppid()};
@@ -525,6 +639,7 @@ static void game(void *argument) {
     ist_lease_set_duration(UINT64_C(3000000));
     memset(board->notes, 0, sizeof board->notes);
     memset(board->queues, 0, sizeof board->queues);
+    memset(board->locks, 0, sizeof board->locks);
     atomic_store_explicit(&board->over, 0, memory_order_relaxed);
     pid_t other = fork();
     CHECK(other >= 0, "fork: %s", strerror(errno));
@@ -537,12 +652,14 @@ static void game(void *argument) {
         step(&p);
     for (unsigned round = 0; round < ROUNDS; round++) {
         g.queue = p.q[pick(&g, QUEUES)];
+        g.lock = p.locks[pick(&g, LOCKS)];
         for (uint64_t n = 1 + pick(&g, 4); n > 0; n--)
             write_garbage(&g);
         for (unsigned i = 0; i < 6; i++)
             step(&p);
     }
     let_go_of_queues(&p);
+    let_go_of_locks(&p);
     while (p.count > 0)
         release(&p);
     atomic_store_explicit(&board->over, 1, memory_order_relaxed);
@@ -578,9 +695,12 @@ int main(int argc, char **argv) {
         int status = test_in_child(game, &of_game, PATIENCE + 10);
         CHECK(status == 0, "game %u ended with %#x", games, status);
     }
-    printf("%u games of %d rounds, %llu words of garbage; %llu published, %llu attached, %llu put, %llu got, %llu calls refused\n", games,
-           (int)ROUNDS, (unsigned long long)board->words, (unsigned long long)board->published, (unsigned long long)board->attached,
-           (unsigned long long)board->put, (unsigned long long)board->got, (unsigned long long)board->refused);
-    CHECK(board->put > 100 && board->got > 100 && board->attached > 100 && board->refused > 100 && board->published > 100);
+    printf(
+        "%u games of %d rounds, %llu words of garbage; %llu published, %llu attached, %llu put, %llu got, %llu locked, %llu calls refused\n",
+        games, (int)ROUNDS, (unsigned long long)board->words, (unsigned long long)board->published, (unsigned long long)board->attached,
+        (unsigned long long)board->put, (unsigned long long)board->got, (unsigned long long)board->locked,
+        (unsigned long long)board->refused);
+    CHECK(board->put > 100 && board->got > 100 && board->attached > 100 && board->refused > 100 && board->published > 100 &&
+          board->locked > 100);
     return 0;
 }
