@@ -585,13 +585,13 @@ print((rss() - start) // 100)
 
 
 def test_a_hundred_interpreters_leave_no_memory(tmp_path):
-    """RSS is flat from 3.14. Before, CPython itself leaks, and with it the arenas in which isthmus's types and names lay: at most 160 KiB
-    more than an empty package leaves."""
+    """RSS is flat from 3.14. Before, CPython itself leaks, and with it the arenas in which isthmus's types and names lay: 107 to 163 KiB
+    more than an empty package leaves, depending on where they come to lie."""
     (tmp_path / "an_empty_package").mkdir()
     (tmp_path / "an_empty_package" / "__init__.py").touch()
 
     def grown(source: str) -> int:
         return int(run_script(GROWN.format(folder=str(tmp_path), source=source), deadline=300))
 
-    limit = 16 * 1024 if sys.version_info >= (3, 14) else grown("import an_empty_package") + 160 * 1024
+    limit = 16 * 1024 if sys.version_info >= (3, 14) else grown("import an_empty_package") + 256 * 1024
     assert grown("import isthmus; a = isthmus.zeros(1000); v = memoryview(a)") < limit
