@@ -11,8 +11,8 @@
  *   sound  calm     25294  -DMAXC=0
  *   sound  kill    312781
  * Broken on purpose, -DBROKEN_ and the first word; the assertion that catches it contains the second:
- *   broken LATE_ROW      lost   -DMAXC=0
- *   broken SWEEP_DROPS   lost
+ *   broken LATE_ROW      items<=died_with -DMAXC=0
+ *   broken SWEEP_DROPS   items<=died_with
  *
  * NOT here: the lock's own word (lock.pml), timeouts (waiter.pml), weak memory.
  */
@@ -111,7 +111,7 @@ proctype Survivor() {
   od;
   m=0;
   do
-  :: m<NW -> assert(gone[m] || over[m] || items<=died_with /* lost */); m++
+  :: m<NW -> assert(gone[m] || over[m] || items<=died_with); m++ /* else it is lost */
   :: else -> break
   od;
   assert(owner==0)

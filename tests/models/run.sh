@@ -95,9 +95,7 @@ pan() {
   for option in $(configurations pan "$model" | cut -s -d ' ' -f 2-); do
     if [[ $option == -D* ]]; then for_cc+=("$option"); else for_pan+=("$option"); fi
   done
-  mkdir "$dir"
-  cd "$dir"
-  cp "$here/$model.pml" .
+  mkdir "$dir" && cd "$dir" && cp "$here/$model.pml" . || return # nothing is written elsewhere
   "${spin[@]}" -a "$@" "$model.pml" >out 2>&1 &&
     "${cc[@]}" "$level" -w -DSAFETY -DCOLLAPSE -DMEMLIM=6000 "${for_cc[@]}" -o pan pan.c >>out 2>&1 &&
     ./pan "${for_pan[@]}" >>out 2>&1
