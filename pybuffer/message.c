@@ -618,7 +618,7 @@ static PyObject *attach_name(core_state *state, PyObject *object) {
 
 PyDoc_STRVAR(attach_doc,
              "attach($module, token_or_name, /)\n--\n\n"
-             "The array that a token describes, or that was published under a name, as a new owner of the same memory.\n\n"
+             "The array, queue or lock that a token describes, or that was published under a name, as a new owner of the same memory.\n\n"
              "In whatever process of this user. Raises SegmentGoneError if nobody owns that memory any more, or nobody can be reached\n"
              "who does; ValueError if the bytes aren't a token, PermissionError for another user's.");
 
