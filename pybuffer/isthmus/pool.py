@@ -13,6 +13,7 @@ import operator
 import os
 import sys
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
@@ -139,6 +140,16 @@ class WorkerPool(concurrent.futures.Executor):
         """
         self._crew.terminate()
         self._crew.join()
+
+    def __del__(self) -> None:
+        crew: _crew.Crew | None = getattr(self, "_crew", None)  # None: __init__ failed
+        if crew is not None and crew.workers and not crew.closed:
+            warnings.warn(
+                f"unclosed WorkerPool {crew.name!r}: its workers end when they have done what was submitted; use `with`, or shutdown()",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool | None:
         # Ctrl-C, sys.exit(), and asyncio's CancelledError, which is what Ctrl-C is inside asyncio.run()

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 
 import isthmus as ist
 import pool_tasks as tasks
@@ -437,8 +438,11 @@ def test_shutdown_can_cancel_what_has_not_begun(kind):
 
 
 def test_a_pool_without_work_ends(kind):
-    with ist.WorkerPool(2, kind):
-        pass
+    with warnings.catch_warnings(action="error"):
+        with ist.WorkerPool(2, kind):
+            pass
+        ist.WorkerPool(2, kind)  # never had a worker
+        gc.collect()
 
 
 def test_a_dropped_pool_finishes_and_ends_its_workers(kind):
@@ -446,8 +450,9 @@ def test_a_dropped_pool_finishes_and_ends_its_workers(kind):
     pool = ist.WorkerPool(2, kind, thread_name_prefix="dropped")
     futures = [pool.submit(tasks.wait_for, flag, i) for i in range(5)]
     threads = [t for t in threading.enumerate() if t.name.startswith("dropped")]
-    del pool
-    gc.collect()
+    with pytest.warns(ResourceWarning, match="unclosed WorkerPool 'dropped'"):
+        del pool
+        gc.collect()
     flag[1] = 1
     assert [f.result(DEADLINE) for f in futures] == list(range(5))
     for thread in threads:
