@@ -14,9 +14,10 @@
 #include <pthread.h>
 #include <stddef.h>
 
-static ist_queue *queue_of(SharedHandle *h) { return h->own; }
+/* What a small message doesn't need; inlined, its registers and memory would be saved and restored by every call. */
+#define APART __attribute__((noinline))
 
-static core_state *state_of_queue(PyObject *self) { return (core_state *)PyType_GetModuleState(Py_TYPE(self)); }
+static ist_queue *queue_of(SharedHandle *h) { return h->own; }
 
 int queue_open(SharedHandle *h, ist_segment segment, const unsigned char *Py_UNUSED(note), size_t size) {
     ist_queue *q;
@@ -46,7 +47,7 @@ static PyObject *raise_helper(core_state *state, const char *class_name) {
 }
 
 /* `empty`: Empty or Full, whatever nothing could be done for. */
-static PyObject *raise_queue_error(SharedHandle *h, int error, const char *empty, const char *function) {
+APART static PyObject *raise_queue_error(SharedHandle *h, int error, const char *empty, const char *function) {
     core_state *state = state_of_queue((PyObject *)h);
     ist_queue_info info;
     switch (error) {
@@ -78,7 +79,7 @@ static PyObject *raise_queue_error(SharedHandle *h, int error, const char *empty
 typedef int (*blocking_call)(ist_queue *q, void *argument, uint64_t deadline, ist_waiter *waiter);
 
 /* Calls without the GIL until it is done, stopping now and then for what Python has to do. -EINTR: with an exception. */
-static int wait_for(SharedHandle *h, blocking_call call, void *argument, uint64_t deadline) {
+APART static int wait_for(SharedHandle *h, blocking_call call, void *argument, uint64_t deadline) {
     handle_waiter waiter;
     int error;
     handle_wait_begin(h, &waiter);
@@ -140,22 +141,31 @@ static int put_moving(core_state *state, SharedHandle *h, queue_item *item, uint
     }
 }
 
-static int put_encoded(core_state *state, SharedHandle *h, queue_item *item, uint64_t deadline) {
-    if (queue_item_moves(item))
-        return put_moving(state, h, item, deadline);
-    const int error = ist_queue_put(queue_of(h), &item->message, 0, NULL);
-    return error == -EAGAIN && deadline != 0 ? wait_for(h, call_put, &item->message, deadline) : error;
+static int put_message(SharedHandle *h, ist_queue_message *message, uint64_t deadline) {
+    const int error = ist_queue_put(queue_of(h), message, 0, NULL);
+    return error == -EAGAIN && deadline != 0 ? wait_for(h, call_put, message, deadline) : error;
 }
 
-static PyObject *put(PyObject *self, PyObject *object, uint64_t deadline, PyObject *transfer, unsigned flags, const char *function) {
-    core_state *state = state_of_queue(self);
+static PyObject *put_small(SharedHandle *h, ist_queue_message *message, uint64_t deadline, const char *function) {
+    if (handle_enter(h) < 0)
+        return NULL;
+    const int error = put_message(h, message, deadline);
+    if (error != 0)
+        raise_queue_error(h, error, "Full", function);
+    handle_leave(h);
+    return error != 0 ? NULL : Py_NewRef(Py_None);
+}
+
+APART static PyObject *put_large(PyObject *self, PyObject *object, uint64_t deadline, PyObject *transfer, unsigned flags,
+                                 const char *function) {
     SharedHandle *h = (SharedHandle *)self;
     queue_item item;
     if (handle_enter(h) < 0)
         return NULL;
+    core_state *state = state_of_queue(self);
     PyObject *result = NULL;
     if (queue_item_encode(state, h, object, transfer, flags, &item) == 0) {
-        const int error = put_encoded(state, h, &item, deadline);
+        const int error = queue_item_moves(&item) ? put_moving(state, h, &item, deadline) : put_message(h, &item.message, deadline);
         if (error == 0) {
             queue_item_sent(&item);
             result = Py_NewRef(Py_None);
@@ -169,6 +179,13 @@ static PyObject *put(PyObject *self, PyObject *object, uint64_t deadline, PyObje
     }
     handle_leave(h);
     return result;
+}
+
+static inline PyObject *put(PyObject *self, PyObject *object, uint64_t deadline, PyObject *transfer, unsigned flags, const char *function) {
+    ist_queue_message message;
+    if (transfer == NULL && queue_item_encode_small(object, &message))
+        return put_small((SharedHandle *)self, &message, deadline, function);
+    return put_large(self, object, deadline, transfer, flags, function);
 }
 
 /* transfer=() is what most who name it mean by it. */
@@ -218,7 +235,7 @@ static PyObject *get(PyObject *self, uint64_t deadline, const char *function) {
     if (error != 0) {
         raise_queue_error(h, error, "Empty", function);
     } else {
-        object = queue_item_decode(state_of_queue(self), &message);
+        object = queue_item_decode(self, &message);
         if (message.count > 0)
             ist_queue_message_clear(&message);
     }

@@ -7,6 +7,9 @@
 
 /* ---- queue.c ------------------------------------------------------------------------------------------------------------------------ */
 
+/* Looked up by who needs it: numbers and short text go without. */
+static inline core_state *state_of_queue(PyObject *queue) { return (core_state *)PyType_GetModuleState(Py_TYPE(queue)); }
+
 int queue_init(PyObject *module, core_state *state);
 int queue_open(SharedHandle *h, ist_segment segment, const unsigned char *note, size_t size); /* see struct shareable */
 void queue_drop(SharedHandle *h);
@@ -31,7 +34,9 @@ typedef struct queue_item {
     clone_encoded clone;
 } queue_item;
 
-/* Encodes; runs Python code. `transfer` and `flags` as clone_encode's. -1 with an exception: nothing is left to clear, nothing happened. */
+/* Makes the message if the object is a number, short text and the like, which nothing can prevent; else false. */
+bool queue_item_encode_small(PyObject *object, ist_queue_message *m);
+/* Encodes any other; runs Python code. `transfer` and `flags` as clone_encode's. -1 with an exception: nothing is left to clear, nothing happened. */
 int queue_item_encode(core_state *state, SharedHandle *q, PyObject *object, PyObject *transfer, unsigned flags, queue_item *item);
 /* Handles move with it: it may only be put under the GIL, right after clone_check_transfer. */
 static inline bool queue_item_moves(const queue_item *item) {
@@ -42,6 +47,6 @@ void queue_item_clear(queue_item *item);
 
 /* The object of a message that was got. Segments that it uses are taken and set {NULL}: the caller clears the message, on failure too.
  * NULL with an exception: CloneError for bytes that aren't a message of ours. */
-PyObject *queue_item_decode(core_state *state, ist_queue_message *message);
+PyObject *queue_item_decode(PyObject *queue, ist_queue_message *message);
 
 #endif

@@ -89,6 +89,15 @@ static size_t put_small(unsigned char *at, PyObject *object) {
     return 0;
 }
 
+bool queue_item_encode_small(PyObject *object, ist_queue_message *m) {
+    const size_t size = put_small(m->bytes, object);
+    m->tag = TAG_SMALL;
+    m->size = (uint8_t)size;
+    m->count = 0;
+    m->many = NULL;
+    return size > 0;
+}
+
 static bool is_ascii(const unsigned char *at, size_t n) {
     unsigned char all = 0;
     for (size_t i = 0; i < n; i++)
@@ -96,7 +105,7 @@ static bool is_ascii(const unsigned char *at, size_t n) {
     return all < 0x80;
 }
 
-static PyObject *get_small(core_state *state, const ist_queue_message *m) {
+static PyObject *get_small(PyObject *queue, const ist_queue_message *m) {
     const unsigned char *at = m->bytes;
     const unsigned tag = at[0];
     if (tag < IST_CLONE_TEXT && m->size == 1)
@@ -115,7 +124,7 @@ static PyObject *get_small(core_state *state, const ist_queue_message *m) {
         Py_RETURN_NONE;
     unsigned char whole[IST_CLONE_HEAD + IST_MESSAGE_BYTES];
     memcpy(ist_clone_put_head(whole), at, m->size);
-    return clone_decode(state, whole, IST_CLONE_HEAD + (size_t)m->size, NULL, 0, CLONE_TRUSTED);
+    return clone_decode(state_of_queue(queue), whole, IST_CLONE_HEAD + (size_t)m->size, NULL, 0, CLONE_TRUSTED);
 }
 
 /* ---- an array, a handle --------------------------------------------------------------------------------------------------------------- */
@@ -375,12 +384,6 @@ int queue_item_encode(core_state *state, SharedHandle *q, PyObject *object, PyOb
     item->nleases = 0;
     item->sent = item->encoded = false;
     if (transfer == NULL) {
-        const size_t size = put_small(item->message.bytes, object);
-        if (size > 0) {
-            item->message.tag = TAG_SMALL;
-            item->message.size = (uint8_t)size;
-            return 0;
-        }
         const int bare = encode_bare(state, object, item);
         if (bare != 0)
             return bare < 0 ? -1 : 0;
@@ -470,9 +473,10 @@ static PyObject *get_clone(core_state *state, ist_queue_message *m) {
     return object;
 }
 
-PyObject *queue_item_decode(core_state *state, ist_queue_message *m) {
+PyObject *queue_item_decode(PyObject *queue, ist_queue_message *m) {
     if (m->tag == TAG_SMALL && m->count == 0 && m->size > 0)
-        return get_small(state, m);
+        return get_small(queue, m);
+    core_state *state = state_of_queue(queue);
     if (m->tag == TAG_ARRAY && m->count == 1 && m->many == NULL && m->size >= BARE_LENGTHS)
         return get_array(state, m);
     if (m->tag == TAG_HANDLE && m->count == 1 && m->many == NULL)

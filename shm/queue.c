@@ -31,6 +31,9 @@
 #define SUSPECT_NS UINT64_C(1000000) /* a message is written in less: its sender was preempted, stopped or killed */
 #define WRITING_NS UINT64_C(20000000)
 
+/* What a small message doesn't need; inlined, its registers and memory would be saved and restored by every call. */
+#define APART __attribute__((noinline))
+
 enum { SPIN_GET, SPIN_PUT, SPIN_JOIN };
 
 /* ---- making */
@@ -241,7 +244,8 @@ static bool spin(struct ist_queue *q, happened_fn happened, int which) {
 }
 
 /* One turn of waiting for something that is told by `word`. 0: look again; -ETIMEDOUT, -EINTR, -ECANCELED. */
-static int wait_turn(struct ist_queue *q, _Atomic(uint32_t) *word, happened_fn happened, int which, uint64_t deadline, ist_waiter *w) {
+APART static int wait_turn(struct ist_queue *q, _Atomic(uint32_t) *word, happened_fn happened, int which, uint64_t deadline,
+                           ist_waiter *w) {
     if (isti_stop_is_set(w))
         return -ECANCELED;
     if (spin(q, happened, which))
@@ -349,13 +353,13 @@ static bool has_room(const struct isti_ring_view *v) {
 }
 
 /* Position t, which is ours, is given up: it counts as skipped. */
-static void give_up(struct ist_queue *q, uint64_t t) {
+APART static void give_up(struct ist_queue *q, uint64_t t) {
     atomic_exchange_explicit(&isti_slot_at(&q->view, t)->word, isti_slot_word(t, ISTI_SLOT_SKIP, 0), memory_order_seq_cst);
     isti_event_wake_one(&q->view.ring->not_empty); /* to pass it */
 }
 
 /* A dead sender's message at head of a full queue: that is swept, and what was skipped is passed. */
-static int suspect_head(struct ist_queue *q) {
+APART static int suspect_head(struct ist_queue *q) {
     const struct isti_ring_view *v = &q->view;
     const uint64_t h = atomic_load_explicit(&v->row->head, memory_order_acquire); /* acquire, both: as in a reception */
     const uint64_t word = atomic_load_explicit(&isti_slot_at(v, h)->word, memory_order_acquire);
@@ -408,6 +412,17 @@ static int mark_all(struct ist_queue *q, const struct outgoing *o, uint64_t t) {
     return error;
 }
 
+/* Position t is ours, with its body and its marks. */
+static void complete(struct ist_queue *q, struct isti_ring_slot *slot, uint64_t t) {
+    IST_POINT(PUT_MARKED);
+    /* seq_cst, for the waiter's look; its release pairs with the receiver's acquire: body, marks, and what the sender wrote before */
+    atomic_exchange_explicit(&slot->word, isti_slot_word(t, ISTI_SLOT_FULL, 0), memory_order_seq_cst);
+    IST_POINT(PUT_FULL);
+    isti_event_wake_one(&q->view.ring->not_empty);
+    tell_listeners(&q->view, IST_QUEUE_MESSAGES);
+    IST_POINT(PUT_WOKEN);
+}
+
 /* Position t is ours. */
 static int fill(struct ist_queue *q, const struct outgoing *o, uint64_t t) {
     struct isti_ring_slot *slot = isti_slot_at(&q->view, t);
@@ -419,21 +434,32 @@ static int fill(struct ist_queue *q, const struct outgoing *o, uint64_t t) {
         give_up(q, t);
         return error;
     }
-    IST_POINT(PUT_MARKED);
-    /* seq_cst, for the waiter's look; its release pairs with the receiver's acquire: body, marks, and what the sender wrote before */
-    atomic_exchange_explicit(&slot->word, isti_slot_word(t, ISTI_SLOT_FULL, 0), memory_order_seq_cst);
-    IST_POINT(PUT_FULL);
-    isti_event_wake_one(&q->view.ring->not_empty);
-    tell_listeners(&q->view, IST_QUEUE_MESSAGES);
-    IST_POINT(PUT_WOKEN);
+    complete(q, slot, t);
     return 0;
 }
 
-int ist_queue_put(ist_queue *q, const ist_queue_message *message, uint64_t deadline, ist_waiter *waiter) {
-    if (q == NULL || message == NULL)
-        return -EINVAL;
-    if (!is_usable(q))
-        return -ENOTRECOVERABLE;
+/* The same for a message that refers to nothing: it goes from the caller's memory into the slot. */
+static int put_bytes(struct ist_queue *q, const ist_queue_message *m, uint64_t deadline, ist_waiter *waiter) {
+    if (m->size > IST_MESSAGE_BYTES)
+        return -EMSGSIZE;
+    uint64_t t;
+    int error = claim(q, deadline, waiter, &t);
+    if (error != 0)
+        return error;
+    struct isti_ring_slot *slot = isti_slot_at(&q->view, t);
+    /* relaxed, both: FULL orders them */
+    atomic_store_explicit(&slot->body[0], isti_header_word((struct isti_header){m->tag, m->size, 0, false}), memory_order_relaxed);
+    for (unsigned i = 0; i < m->size; i += 8) { /* whole words: see prepare() */
+        uint64_t word;
+        memcpy(&word, m->bytes + i, 8);
+        atomic_store_explicit(&slot->body[1 + i / 8], word, memory_order_relaxed);
+    }
+    IST_POINT(PUT_BODY);
+    complete(q, slot, t);
+    return 0;
+}
+
+APART static int put_with_segments(struct ist_queue *q, const ist_queue_message *message, uint64_t deadline, ist_waiter *waiter) {
     struct outgoing o;
     uint64_t t;
     int error = prepare(q, message, &o);
@@ -445,6 +471,14 @@ int ist_queue_put(ist_queue *q, const ist_queue_message *message, uint64_t deadl
     if (!ist_segment_is_null(o.list))
         ist_segment_release(o.list);
     return error;
+}
+
+int ist_queue_put(ist_queue *q, const ist_queue_message *message, uint64_t deadline, ist_waiter *waiter) {
+    if (q == NULL || message == NULL)
+        return -EINVAL;
+    if (!is_usable(q))
+        return -ENOTRECOVERABLE;
+    return message->count == 0 ? put_bytes(q, message, deadline, waiter) : put_with_segments(q, message, deadline, waiter);
 }
 
 int ist_queue_await_room(ist_queue *q, uint64_t deadline, ist_waiter *waiter) {
@@ -530,8 +564,8 @@ static int own(struct ist_queue *q, const uint64_t body[ISTI_BODY], ist_queue_me
     return 0;
 }
 
-/* The message at head h. 0; -EAGAIN: somebody else has it; else an error. */
-static int take(struct ist_queue *q, uint64_t h, uint64_t word, ist_queue_message *out) {
+/* The message at head h, which refers to something or makes no sense. 0; -EAGAIN: somebody else has it; else an error. */
+APART static int take_with_segments(struct ist_queue *q, uint64_t h, uint64_t word, ist_queue_message *out) {
     const struct isti_ring_slot *slot = isti_slot_at(&q->view, h);
     uint64_t body[ISTI_BODY];
     for (unsigned i = 0; i < ISTI_BODY; i++)
@@ -558,6 +592,29 @@ static int take(struct ist_queue *q, uint64_t h, uint64_t word, ist_queue_messag
         return -EBADMSG;
     }
     return error;
+}
+
+/* The message at head h; as take_with_segments. One without references is copied as it is. */
+static inline int take(struct ist_queue *q, uint64_t h, uint64_t word, ist_queue_message *out) {
+    const struct isti_ring_slot *slot = isti_slot_at(&q->view, h);
+    struct isti_header header;
+    /* relaxed, both: as in take_with_segments */
+    if (!isti_header_read(atomic_load_explicit(&slot->body[0], memory_order_relaxed), &header) || header.refs != 0)
+        return take_with_segments(q, h, word, out);
+    out->tag = header.tag;
+    out->size = header.size;
+    out->count = 0;
+    out->many = NULL;
+    for (unsigned i = 0; i < header.size; i += 8) { /* whole words: see prepare() */
+        const uint64_t part = atomic_load_explicit(&slot->body[1 + i / 8], memory_order_relaxed);
+        memcpy(out->bytes + i, &part, 8);
+    }
+    IST_POINT(GET_HELD);
+    if (!advance(q, h))
+        return -EAGAIN;
+    IST_POINT(GET_TAKEN);
+    has_advanced(q, h);
+    return 0;
 }
 
 /* -EAGAIN: empty; -EBUSY: *written is at head, and not yet FULL. */
