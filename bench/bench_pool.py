@@ -47,6 +47,8 @@ def main() -> None:
         others = {"processes": ("ProcessPoolExecutor", processes)}
         if interpreters is not None:
             others["interpreters"] = ("InterpreterPoolExecutor", stack.enter_context(interpreters(WORKERS)))
+        else:
+            paired.skip("P10", "InterpreterPoolExecutor came with Python 3.14", "interpreters")
         for pool in (ours, threads, *(pool for _, pool in others.values())):
             concurrent.futures.wait([pool.submit(abs, 1) for _ in range(20 * WORKERS)])
         slices = 20 if options.quick else 60

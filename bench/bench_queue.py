@@ -75,6 +75,8 @@ def round_trips(quick: bool) -> None:
             paired.emit("P7", "between interpreters, in Python", against=against, group="python", measured=loops, baseline=baseline)
         if sys.version_info >= (3, 14):
             compare_with_theirs(ours)
+        else:
+            paired.skip("P7", "concurrent.interpreters came with Python 3.14", "theirs")
         for there, _ in ways:
             there.shutdown()
 
@@ -103,20 +105,6 @@ def one_way() -> None:
     for name, item in (("a small int", 12345), ("an array", ist.zeros(100))):
         measured, baseline = (paired.statement("q.put(item); q.get()", q=q, item=item) for q in (ours, theirs))
         paired.compare("P8", f"{name}, put + get", measured, baseline, "queue.SimpleQueue", group=name)
-    try:
-        from faster_fifo import Queue as Faster  # type: ignore[import-not-found, import-untyped, unused-ignore]
-    except ImportError:
-        return
-    faster = Faster(1 << 20)
-    baseline = paired.statement("q.put(item); q.get()", q=faster, item=12345)
-    paired.compare(
-        "P8",
-        "a small int, put + get",
-        paired.statement("q.put(item); q.get()", q=ours, item=12345),
-        baseline,
-        "faster-fifo",
-        group="faster-fifo",
-    )
 
 
 # ---- handing over ------------------------------------------------------------------------------------------------------------

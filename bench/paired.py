@@ -34,8 +34,10 @@ def emit(figure: str, name: str, **values: Any) -> None:
     print(json.dumps({"figure": figure, "name": name, **values}), flush=True)
 
 
-def skip(figure: str, reason: str) -> None:
-    emit(figure, "", skipped=reason)
+def skip(figure: str, reason: str, *groups: str) -> None:
+    """What isn't measured: these groups of comparisons, or the whole figure."""
+    for group in groups or (None,):
+        emit(figure, "", skipped=reason, group=group)
 
 
 def statement(source: str, setup: str = "pass", **names: Any) -> Timed:

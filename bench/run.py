@@ -52,6 +52,8 @@ PROGRAMS = [
     Program("bench_import.py", ("P14",), 4, 1),
     Program("bench_queue", ("P7",), 3, 1),
     Program("bench_queue.py", ("P7", "P8", "P11"), 3, 1),
+    Program("bench_peers.py", ("P8", "P11"), 2, 1),
+    Program("bench_locks.py", ("P19",), 3, 1),
     Program("bench_clone.py", ("P9",), 4, 1),
     Program("bench_pool.py", ("P10",), 4, 1),
     Program("bench_reduce.py", ("P16",), 2, 1),
@@ -93,7 +95,12 @@ TARGETS = [
     Target("P7", "processes", "the same between processes, against between interpreters", "≤ 1.3×", 1.3),
     Target("P8", "a small int", "put + get of a small int against queue.SimpleQueue", "≤ 2×", 2),
     Target("P8", "an array", "put + get of an array against queue.SimpleQueue", "≤ 2×", 2),
-    Target("P8", "faster-fifo", "put + get of a small int against faster-fifo", "≥ 3× faster", 3, "faster"),
+    Target("P8", "faster-fifo", "a small int, one way between processes, against faster-fifo", "≥ 3× faster", 3, "faster"),
+    Target("P8", "get_many", "the same, one by one, against faster-fifo's get_many", "≥ 1× faster", 1, "faster"),
+    Target(
+        "P11", "iceoryx2, sleeping", "1 KiB … 64 MiB handed over between processes, sleeping, against iceoryx2", "≥ 1× faster", 1, "faster"
+    ),
+    Target("P11", "iceoryx2, looking", "the same, both looking again and again", "≥ 1× faster", 1, "faster"),
     Target("P11", "SharedMemory", "an array got from another process against SharedMemory by name", "≥ 20× faster", 20, "faster"),
     Target("P9", "documents", "clone() of records as JSON has them against pickle's dumps + loads", "≥ 1.5× faster", 1.5, "faster"),
     Target("P9", "values", "clone() of nested objects, keys, numbers, strings, against pickle's", "≥ 1.2× faster", 1.2, "faster"),
@@ -132,6 +139,11 @@ TARGETS = [
     Target("P18", "assign strided", "the same into a strided view", "≤ 1.5×", 1.5),
     Target("P18", "copy", "copy(), 1 KiB … 16 MiB, against numpy's", "≤ 1.1×", 1.1),
     Target("P18", "copy strided", "copy() of a transpose", "≤ 1.5×", 1.5),
+    Target("P19", "threading", "locks and the like, uncontended, against threading's", "≤ 1.3×", 1.3),
+    Target("P19", "multiprocessing", "the same against multiprocessing's", "≤ 1.3×", 1.3),
+    Target("P19", "contended", "a Lock that two want all the time against multiprocessing's", "≤ 1×", 1),
+    Target("P19", "hand-over", "one way between two who sleep, Semaphores, against multiprocessing's", "≤ 1.5×", 1.5),
+    Target("P19", "fairness", "contended: of two, who got the Lock less often", "≥ 0.5×", 0.5, "throughput"),
     Target("P17", "time", "the longest of these times", "≤ 1 µs", 1e-6, "value"),
     Target("P17", "flat", "the longest of these times against the shortest", "flat (≤ 1.2×)", 1.2, "value"),
 ]
@@ -177,13 +189,13 @@ class Progress:
 class Results:
     def __init__(self) -> None:
         self.comparisons: dict[tuple[str, str, str], Comparison] = {}
-        self.skipped: dict[str, str] = {}
+        self.skipped: dict[tuple[str, str | None], str] = {}  # a group of a figure, or all of it
         self.raw: dict[str, list[Any]] = defaultdict(list)
 
     def add(self, line: dict[str, Any]) -> None:
         figure = line["figure"]
         if "skipped" in line:
-            self.skipped[figure] = line["skipped"]
+            self.skipped[figure, line["group"]] = line["skipped"]
             return
         key = (figure, line["name"], line["against"])
         group = line.get("group", default_group(line))
@@ -221,7 +233,7 @@ def run_program(program: Program, options: argparse.Namespace, build: Path, resu
     executable = build / "bench" / program.name
     if not executable.exists():
         for figure in program.figures:
-            results.skipped[figure] = f"{program.name} isn't built: configure with -DISTHMUS_BUILD_BENCH=ON"
+            results.skipped[figure, None] = f"{program.name} isn't built: configure with -DISTHMUS_BUILD_BENCH=ON"
         return None
     if program.name == "bench_queue":
         for line in output_of([str(executable), "5" if options.quick else "15", "--json"]).splitlines():
@@ -331,8 +343,9 @@ def amount(value: float, unit: str) -> str:
 
 
 def judge(target: Target, results: Results) -> Row | None:
-    if target.figure in results.skipped:
-        return Row(target, f"skipped: {results.skipped[target.figure]}", None)
+    for group in (None, target.group):
+        if (target.figure, group) in results.skipped:
+            return Row(target, f"skipped: {results.skipped[target.figure, group]}", None)
     if target.figure in ("P6", "P17") and target.group in ("flat", "time"):
         # each size's best process: they are compared with each other, not in turn with a baseline
         times = [min(statistics.median(values) for values in c.measured) for c in results.of(target.figure)]
