@@ -180,11 +180,13 @@ class Crew:
 
     def next_item(self) -> Item | None:
         try:
-            return self.queue.get_nowait()
+            if not self.queue.empty():  # an exception takes time for which whoever has the last result waits for the GIL
+                return self.queue.get_nowait()
         except queue.Empty:
-            with self.lock:
-                self.idle += 1
-            return self.queue.get()
+            pass
+        with self.lock:
+            self.idle += 1
+        return self.queue.get()
 
     def take_all(self) -> list[Item]:
         items = []

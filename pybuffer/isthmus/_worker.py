@@ -30,6 +30,9 @@ NOT_IN_MAIN = (
     '`if __name__ == "__main__"`, or was typed in, isn\'t there.'
 )
 
+RECEIVING = "This is from receiving the call in the worker. If an argument is a number of numpy's, send x.item()."
+SENDING = "The task was done; this is from sending its result."
+
 MAIN_NAMES = ("__main__", "__mp_main__")  # the script, and the script as a worker runs it again
 replaying = False  # the parent's script is being run again, so that its functions exist here
 
@@ -57,10 +60,27 @@ def _forget_thread() -> None:
 
 
 def handle(payload: bytes, arrays: Arrays) -> tuple[bytes, Arrays]:
-    """Runs one call. What comes back is a message of ``(True, result)``, or of ``(False, failure)``, see failure()."""
-    calls = [(payload, arrays)]
-    del payload, arrays
-    return answer(lambda: _decode(*calls.pop(), None), _dump)
+    """Runs one call. What comes back is a message of ``(True, result)``, or of ``(False, failure)``, see failure().
+
+    Does what answer() does, in one frame: a call that does little is mostly this.
+    """
+    try:
+        try:
+            function, args, kwargs = _decode(payload, arrays, None)
+        except ImportError as error:
+            error.add_note(RECEIVING)
+            raise
+        finally:
+            del payload, arrays
+        result = function(*args, **kwargs)
+        del function, args, kwargs
+        try:
+            return _encode((True, result), OUTCOME, _main_source is None, 0, None)
+        except Exception as error:
+            error.add_note(SENDING)
+            raise
+    except BaseException as error:
+        return failure(error, _dump)
 
 
 def _dump(outcome: tuple[Any, ...]) -> tuple[bytes, Arrays]:
@@ -76,7 +96,7 @@ def answer(load: Callable[[], Any], dump: Dump) -> tuple[bytes, Arrays]:
         try:
             return dump((True, result))
         except Exception as error:
-            error.add_note("The task was done; this is from sending its result.")
+            error.add_note(SENDING)
             raise
     except BaseException as error:
         return failure(error, dump)
@@ -86,7 +106,7 @@ def _loaded(load: Callable[[], Any]) -> Any:
     try:
         return load()
     except ImportError as error:
-        error.add_note("This is from receiving the call in the worker. If an argument is a number of numpy's, send x.item().")
+        error.add_note(RECEIVING)
         raise
 
 

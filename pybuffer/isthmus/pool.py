@@ -16,6 +16,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures._base import FINISHED, PENDING, RUNNING
 from types import TracebackType
 from typing import Any
 
@@ -27,6 +28,37 @@ __all__ = ["BrokenWorkerPool", "Future", "WorkerPool"]
 
 class Future[T](concurrent.futures.Future[T]):
     """What submit() returns: a concurrent.futures.Future that can also be awaited, in any running asyncio loop."""
+
+    # What happens in almost every call is done here, without the condition's own `with`, which is Python code and dear; anything
+    # else is the base class's. Its attributes are used by concurrent.futures.wait() as well, on futures of any class.
+
+    def set_running_or_notify_cancel(self) -> bool:
+        condition = self._condition
+        condition.acquire()
+        try:
+            if pending := self._state == PENDING:
+                self._state = RUNNING
+        finally:
+            condition.release()
+        return pending or super().set_running_or_notify_cancel()
+
+    def set_result(self, result: T) -> None:
+        condition = self._condition
+        condition.acquire()
+        try:
+            if plain := self._state == RUNNING and not self._waiters and not self._done_callbacks:  # type: ignore[attr-defined]
+                self._result = result
+                self._state = FINISHED  # last: see result()
+                condition.notify_all()
+        finally:
+            condition.release()
+        if not plain:
+            super().set_result(result)
+
+    def result(self, timeout: float | None = None) -> T:
+        if self._state == FINISHED and self._exception is None:
+            return self._result  # type: ignore[return-value]
+        return super().result(timeout)
 
     def __await__(self) -> Generator[Any, Any, T]:
         import asyncio
