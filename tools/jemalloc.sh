@@ -45,8 +45,14 @@ done
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-~/.cache}/isthmus # an unset HOME: bash takes ~ from the user database
 mkdir -p "$cache"
-cc=$(command -v gcc || command -v cc || command -v clang) || die "no C compiler found"
-command -v make >/dev/null || die "jemalloc needs make"
+missing=() # all at once: whoever may not install anything asks somebody else, once
+cc=$(command -v gcc || command -v cc || command -v clang) || missing+=("a C compiler")
+command -v make >/dev/null || missing+=(make)
+command -v bzip2 >/dev/null || command -v cmake >/dev/null || missing+=(bzip2)
+if ((${#missing[@]})); then
+  die "building jemalloc needs what is not installed: $(printf '%s, ' "${missing[@]}" | sed 's/, $//')." \
+    "On Debian and Ubuntu: apt-get install gcc libc6-dev make bzip2"
+fi
 key=$(printf '%s\n' "$sha256" "${flags[@]}" "$cflags" "$("$cc" --version | head -n 1)" "$(uname -m)" |
   sha256sum | cut -c 1-16)
 prefix=$cache/jemalloc-$key
@@ -74,7 +80,8 @@ get_tarball() {
     if "$here/apt_source.sh" "$work/apt" jemalloc "$version-" >&2; then mv "$work"/apt/*.orig.tar.bz2 "$file"; fi
     if ! matches "$file"; then
       say "getting jemalloc $version from upstream's release ..."
-      download "$file" || die "no source of jemalloc $version: give one with -DISTHMUS_JEMALLOC_SOURCE=FILE"
+      download "$file" || die "no source of jemalloc $version: neither the distribution nor $upstream could be reached." \
+        "Download it elsewhere, and name it by ISTHMUS_JEMALLOC_SOURCE=FILE in the environment"
     fi
     matches "$file" || die "the jemalloc $version downloaded has another SHA-256 than $sha256"
   fi

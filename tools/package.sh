@@ -26,8 +26,8 @@ export PYTHONPATH=
 
 sdist() { "$VENV/bin/python" -m build -q -nx --sdist --outdir "$work" "$ROOT"; }
 # As pip install does with it: unpacked elsewhere, build requirements from the index.
-from_sdist() { "$VENV/bin/python" -m pip -q --disable-pip-version-check wheel --no-deps -w "$work/raw" "$work"/isthmus-*.tar.gz; }
-extras() { "${pip[@]}" install --only-binary :all: -c "$ROOT/tools/requirements-test.txt" -c "$ROOT/tools/requirements-numpy.txt" "$wheel[$1]"; }
+from_sdist() { "$VENV/bin/python" -m pip -q --disable-pip-version-check wheel "${PORTABLE[@]}" --no-deps -w "$work/raw" "$work"/isthmus-*.tar.gz; }
+extras() { "${pip[@]}" install --only-binary :all: -c "$ROOT/tools/requirements-test.txt" -c "$ROOT/tools/requirements-numpy.txt" "${wheel}[$1]"; }
 identifiers() { # of the wheels that cibuildwheel would make; also: its configuration has no mistake that it sees
   local found
   found=$("$VENV/bin/cibuildwheel" --platform linux --archs x86_64 --print-build-identifiers "$ROOT") &&

@@ -31,6 +31,11 @@ types() {
   mypy --config-file mypy.ini -p isthmus
 }
 
+uses() { # by somebody else's program: what is right, and mistakes that have to be found
+  export MYPYPATH=$ROOT/build/check-gcc/python PYTHONPATH=$ROOT/build/check-gcc/python
+  mypy --config-file mypy.ini tests/typing
+}
+
 stubs() {
   export MYPYPATH=$ROOT/build/check-gcc/python PYTHONPATH=$ROOT/build/check-gcc/python
   stubtest --mypy-config-file mypy.ini --ignore-missing-stub --allowlist tools/stubtest-allow.txt isthmus
@@ -51,5 +56,6 @@ attempt "repository rules" bash tools/repo_rules.sh
 attempt "warnings of gcc" warnings gcc g++
 attempt "warnings of clang" warnings clang clang++
 attempt "mypy" types
+attempt "types in use" uses
 attempt "stubtest" stubs
 results_end

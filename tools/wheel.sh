@@ -1,10 +1,13 @@
 # shellcheck shell=bash
 # Sourced by package.sh and task_matrix.sh: makes wheels, and tries them where nothing else is installed.
 
+# As pyproject.toml has it for cibuildwheel.
+PORTABLE=(-C cmake.define.ISTHMUS_TLSDESC=OFF)
+
 # repair TOOLS RAW OUT: auditwheel, of the environment TOOLS, says which systems the wheel in RAW is for; it lands in OUT.
 repair() {
   local tools=$1 raw=$2 out=$3
-  PATH=$tools/bin:$PATH auditwheel -v repair -w "$out" "$raw"/isthmus-*.whl >"$out/log" 2>&1 || { tail -n 20 "$out/log"; return 1; }
+  PATH=$tools/bin:$PATH auditwheel repair -w "$out" "$raw"/isthmus-*.whl >"$out/log" 2>&1 || { tail -n 5 "$out/log"; return 1; }
   compgen -G "$out/isthmus-*manylinux*.whl" >/dev/null || { echo "no manylinux wheel: $(ls "$out")"; return 1; }
   basename "$out"/isthmus-*.whl
 }
@@ -12,7 +15,7 @@ repair() {
 # make_wheel TOOLS OUT: a wheel of the checkout for the Python of the environment TOOLS, built with what is pinned there.
 make_wheel() {
   local tools=$1 out=$2
-  "$tools/bin/python" -m pip -q --disable-pip-version-check wheel --no-deps --no-build-isolation -w "$out/raw" "$ROOT" &&
+  "$tools/bin/python" -m pip -q --disable-pip-version-check wheel "${PORTABLE[@]}" --no-deps --no-build-isolation -w "$out/raw" "$ROOT" &&
     repair "$tools" "$out/raw" "$out"
 }
 

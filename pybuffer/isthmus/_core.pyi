@@ -109,7 +109,19 @@ class dtype:
 class SegmentInfo(
     structseq[Any],
     tuple[
-        int, int, Literal["heap", "file", "foreign", "queue"], int, int, int | None, bool, bool, bool, int, int, tuple[int, int] | None, int
+        int,
+        int,
+        Literal["heap", "file", "foreign", "queue", "lock"],
+        int,
+        int,
+        int | None,
+        bool,
+        bool,
+        bool,
+        int,
+        int,
+        tuple[int, int] | None,
+        int,
     ],
 ):
     __match_args__: Final = (
@@ -134,7 +146,7 @@ class SegmentInfo(
     @property
     def generation(self) -> int: ...
     @property
-    def kind(self) -> Literal["heap", "file", "foreign", "queue"]: ...
+    def kind(self) -> Literal["heap", "file", "foreign", "queue", "lock"]: ...
     @property
     def size(self) -> int: ...
     @property

@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures._base import FINISHED, PENDING, RUNNING
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from . import _crew, _worker
 from ._crew import BrokenWorkerPool
@@ -89,7 +89,7 @@ class WorkerPool(concurrent.futures.Executor):
     def __init__(
         self,
         max_workers: int | None = None,
-        kind: str = "interpreter",
+        kind: Literal["interpreter", "process", "thread"] = "interpreter",
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         *,

@@ -146,7 +146,8 @@ def test_cython_without_init(wheel, mandelbrot):
         """
         import isthmus as ist, mandelbrot
         image = mandelbrot.Image.__new__(mandelbrot.Image)
-        for what in image.array, lambda: image.draw(0, 0), lambda: ist.clone(image), lambda: mandelbrot.Image(0, 1), lambda: mandelbrot.Image(1, 1).draw(0, 2):
+        unmade = image.array, lambda: image.draw(0, 0), lambda: ist.clone(image)
+        for what in *unmade, lambda: mandelbrot.Image(0, 1), lambda: mandelbrot.Image(1, 1).draw(0, 2):
             try:
                 print("done", what())
             except (ValueError, IndexError) as error:

@@ -1,5 +1,8 @@
-"""<isthmus/python.h>: an extension module of somebody else (tests/ext/decimals.c) whose type shares memory: in this interpreter, in
-several, in pools of every kind, by CPython's executor, with failing allocations, and with messages that aren't what it put."""
+"""<isthmus/python.h>: an extension module of somebody else (examples/extensions/c/decimals.c) whose type shares memory.
+
+In this interpreter, in several, in pools of every kind, by CPython's executor, with failing allocations, and with messages that aren't what
+it put.
+"""
 
 import concurrent.futures
 import copy

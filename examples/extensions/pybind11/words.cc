@@ -45,19 +45,19 @@ bool is_index(const void *data) {
 
 /* One reference of a payload. */
 class Owned {
-public:
+  public:
     explicit Owned(ist_segment taken) : segment_(taken) {}
     Owned(const Owned &other) : segment_(other.segment_) { ist->segment_retain(segment_); }
     Owned &operator=(const Owned &) = delete;
     ~Owned() { ist->segment_release(segment_); }
     ist_segment get() const { return segment_; }
 
-private:
+  private:
     ist_segment segment_;
 };
 
 class Words {
-public:
+  public:
     explicit Words(Owned payload) : payload_(payload), index_(static_cast<const Index *>(ist->segment_data(payload.get()))) {}
 
     static Words of(const std::string &text) {
@@ -94,7 +94,7 @@ public:
     size_t size() const { return index_->size(); }
     ist_segment payload() const { return payload_.get(); }
 
-private:
+  private:
     Owned payload_;
     const Index *index_; /* in it */
 };
