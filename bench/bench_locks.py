@@ -117,7 +117,7 @@ def alone() -> None:
 def emit_contended(between: str, group: str, ours: list[list[int]], theirs: list[list[int]]) -> None:
     measured, baseline = ([SECONDS / sum(counts) for counts in turns] for turns in (ours, theirs))
     name = f"Lock, contended by {between}"
-    paired.emit("P19", name, against="multiprocessing.Lock, processes", group=group, measured=measured, baseline=baseline)
+    paired.emit("P19", name, against="multiprocessing.Lock", group=group, measured=measured, baseline=baseline)
 
 
 def emit_fairness(who: str, group: str, turns: list[list[int]]) -> None:
@@ -162,7 +162,7 @@ def contended(quick: bool) -> None:
     emit_contended("two interpreters", "contended", interpreters, theirs)
     for name, side in (("processes", "measured"), ("interpreters", "interpreters")):
         values = {"measured": hand_over[side], "baseline": hand_over["baseline"]}
-        against = "multiprocessing.Semaphore, processes"
+        against = "multiprocessing.Semaphore"
         paired.emit("P19", f"Semaphore, one way between {name}", against=against, group="hand-over", **values)
     emit_fairness("Lock, two processes", "fairness", ours)
     emit_fairness("Lock, two interpreters", "fairness", interpreters)

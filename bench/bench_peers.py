@@ -5,7 +5,8 @@ faster-fifo   A process puts a small int again and again, this one gets them: se
               at once; what faster-fifo's get_many gives is measured beside.
 iceoryx2      Both sides hand over memory of some size: take some, write a byte, send it; wait for the other's, read that byte, let it go.
               Waiting is either looking again and again, at both, or sleeping: our get() looks for a while and then sleeps, iceoryx2 has
-              an event for that, which is notified after each send.
+              an event for that, which is notified after each send. iceoryx2 takes new memory for each sample; an array can be handed
+              over again and again, which is measured as well.
 """
 
 import ctypes
@@ -93,12 +94,16 @@ def one_way(quick: bool) -> None:
 
 # ---- iceoryx2 ----------------------------------------------------------------------------------------------------------------
 
+Way = tuple[int, bool, bool]  # how many bytes; whether who waits sleeps; whether it is the same array again
+GROUPS = {(True, False): "iceoryx2, sleeping", (True, True): "iceoryx2, again", (False, False): "iceoryx2, looking"}
 Side = tuple[Callable[[], None], Callable[[], None]]  # sends; waits for what the other has sent, and reads it
 
 
-def our_side(out: "ist.Queue[Any]", into: "ist.Queue[Any]", nbytes: int, sleeps: bool) -> Side:
+def our_side(out: "ist.Queue[Any]", into: "ist.Queue[Any]", nbytes: int, sleeps: bool, again: bool) -> Side:
+    kept = ist.empty(nbytes, "u1") if again else None
+
     def send() -> None:
-        array = ist.empty(nbytes, "u1")
+        array = ist.empty(nbytes, "u1") if kept is None else kept
         array[0] = 7
         out.put(array)
 
@@ -117,7 +122,7 @@ def their_side(prefix: str, me: int, nbytes: int, sleeps: bool) -> Side:
 
     iox2.set_log_level(iox2.LogLevel.Error)
     node = iox2.NodeBuilder.new().create(iox2.ServiceType.Ipc)
-    names = [f"isthmus-bench/{prefix}/{nbytes}/{sleeps}/{way}" for way in (me, 1 - me)]
+    names = [f"isthmus-bench/{prefix}/{way}" for way in (me, 1 - me)]
 
     def service(name: str) -> Any:
         builder = node.service_builder(iox2.ServiceName.new(name)).publish_subscribe(iox2.Slice[ctypes.c_uint8])
@@ -149,13 +154,21 @@ def their_side(prefix: str, me: int, nbytes: int, sleeps: bool) -> Side:
     return send, receive
 
 
+def make_side(who: str, way: Way, out: "ist.Queue[Any]", into: "ist.Queue[Any]", prefix: str, me: int) -> Side:
+    nbytes, sleeps, again = way
+    return (
+        our_side(out, into, nbytes, sleeps, again)
+        if who == "ours"
+        else their_side(f"{prefix}/{nbytes}/{sleeps}/{again}", me, nbytes, sleeps)
+    )
+
+
 def answer(pipe: Pipe, queues: "tuple[ist.Queue[Any], ist.Queue[Any]]", prefix: str) -> None:
     there, back = queues
-    sides: dict[tuple[str, int, bool], Side] = {}
-    for who, nbytes, sleeps in iter(pipe.recv, None):
-        key = who, nbytes, sleeps
+    sides: dict[tuple[str, Way], Side] = {}
+    for key in iter(pipe.recv, None):
         if key not in sides:
-            sides[key] = our_side(back, there, nbytes, sleeps) if who == "ours" else their_side(prefix, 1, nbytes, sleeps)
+            sides[key] = make_side(*key, back, there, prefix, 1)
             pipe.send("there")
             continue
         send, receive = sides[key]
@@ -168,32 +181,32 @@ def hand_over(quick: bool) -> None:
     try:
         import iceoryx2  # type: ignore[import-not-found, import-untyped, unused-ignore] # noqa: F401
     except ImportError as error:
-        return paired.skip("P11", f"needs iceoryx2: {error}", "iceoryx2, sleeping", "iceoryx2, looking")
+        return paired.skip("P11", f"needs iceoryx2: {error}", *GROUPS.values())
     there, back = ist.Queue[Any](4), ist.Queue[Any](4)
-    prefix = f"{time.time_ns()}"
-    with Other(answer, (there, back), prefix) as pipe:
-        for sleeps in (True, False):
+    with Other(answer, (there, back), prefix := f"{time.time_ns()}") as pipe:
+        for (sleeps, again), group in GROUPS.items():
             for nbytes in paired.sizes(SIZES, quick):
-                compare(pipe, nbytes, sleeps, quick, our_side(there, back, nbytes, sleeps), their_side(prefix, 0, nbytes, sleeps))
+                way = nbytes, sleeps, again
+                name = f"{paired.label(nbytes)} handed over{' again' if again else ''}, {'sleeping' if sleeps else 'looking'}"
+                sides = [(who, make_side(who, way, there, back, prefix, 0)) for who in ("theirs", "ours")]
+                values = compare(pipe, way, sides, 3 if quick else 10)
+                paired.emit("P11", name, against="iceoryx2", group=group, baseline=values[0], measured=values[1])
 
 
-def compare(pipe: Pipe, nbytes: int, sleeps: bool, quick: bool, ours: Side, theirs: Side) -> None:
-    values: dict[str, list[float]] = {"baseline": [], "measured": []}
-    turns = (("theirs", "baseline", theirs), ("ours", "measured", ours))
-    for who, _, _ in turns:
-        pipe.send((who, nbytes, sleeps))
+def compare(pipe: Pipe, way: Way, sides: list[tuple[str, Side]], slices: int) -> list[list[float]]:
+    values: list[list[float]] = [[] for _ in sides]
+    for who, _ in sides:
+        pipe.send((who, way))
         pipe.recv()
-    for _ in range(3 if quick else 10):
-        for who, side, (send, receive) in turns:
-            pipe.send((who, nbytes, sleeps))
+    for _ in range(slices):
+        for mine, (who, (send, receive)) in zip(values, sides, strict=True):
+            pipe.send((who, way))
             begin = time.perf_counter()
             for _ in range(TRIPS):
                 send()
                 receive()
-            values[side].append((time.perf_counter() - begin) / TRIPS / 2)
-    how = "sleeping" if sleeps else "looking"
-    name = f"{paired.label(nbytes)} handed over, {how}"
-    paired.emit("P11", name, against="iceoryx2", group=f"iceoryx2, {how}", **values)
+            mine.append((time.perf_counter() - begin) / TRIPS / 2)
+    return values
 
 
 def main() -> None:
