@@ -33,6 +33,7 @@ class Future[T](concurrent.futures.Future[T]):
     # else is the base class's. Its attributes are used by concurrent.futures.wait() as well, on futures of any class.
 
     def set_running_or_notify_cancel(self) -> bool:
+        """For executors: whether the call is to be run; from now on it can't be cancelled."""
         condition = self._condition
         condition.acquire()
         try:
@@ -43,6 +44,7 @@ class Future[T](concurrent.futures.Future[T]):
         return pending or super().set_running_or_notify_cancel()
 
     def set_result(self, result: T) -> None:
+        """For executors: the call is done."""
         condition = self._condition
         condition.acquire()
         try:
@@ -56,6 +58,7 @@ class Future[T](concurrent.futures.Future[T]):
             super().set_result(result)
 
     def result(self, timeout: float | None = None) -> T:
+        """What the call returned, or its exception, raised. Waits for it, at most timeout seconds: TimeoutError then."""
         if self._state == FINISHED and self._exception is None:
             return self._result  # type: ignore[return-value]
         return super().result(timeout)
