@@ -1,7 +1,7 @@
 """Tests of the package as it is installed, for tools/package.sh, tools/task_matrix.sh and cibuildwheel.
 
-Nothing here comes from the checkout but the examples. ISTHMUS_WHEEL_PYTHON is the Python of the environment that the package is
-installed in, which needs nothing else; without it, it is the Python that runs this.
+Nothing here comes from the checkout but the examples. ISTHMUS_WHEEL_PYTHON is the Python of the environment where the package is installed,
+which needs nothing else; without it, it is the Python that runs this.
 """
 
 import os
