@@ -56,7 +56,7 @@ def wheel(tmp_path):
 def package(tmp_path_factory):
     """The folder of the installed package."""
     found = Path(command(PYTHON, "-c", "import isthmus; print(isthmus.__path__[0])", cwd=tmp_path_factory.mktemp("package")).strip())
-    assert ROOT / "pybuffer" not in found.parents and ROOT / "build" not in (found, *found.parents[:2])
+    assert ROOT not in found.parents, "this is the checkout's, not an installed one"
     return found
 
 
