@@ -336,9 +336,29 @@ static int refuse_raw(const DTypeObject *to, const DTypeObject *from) {
     return -1;
 }
 
+/* Only what stands before the first zero, if there is one: as numpy reads a datetime64 from an element, though not from a str. Takes it. */
+static PyObject *until_zero(PyObject *text) {
+    PyObject *before;
+    if (PyBytes_Check(text)) {
+        const size_t n = strlen(PyBytes_AS_STRING(text));
+        if (n == (size_t)PyBytes_GET_SIZE(text))
+            return text;
+        before = PyBytes_FromStringAndSize(PyBytes_AS_STRING(text), (Py_ssize_t)n);
+    } else {
+        const Py_ssize_t n = PyUnicode_FindChar(text, 0, 0, PyUnicode_GET_LENGTH(text), 1);
+        if (n == -1)
+            return text;
+        before = n < 0 ? NULL : PyUnicode_Substring(text, 0, n);
+    }
+    Py_DECREF(text);
+    return before;
+}
+
 /* As Python reads it. */
 static int convert_text(const DTypeObject *to, char *out, const DTypeObject *from, const char *in) {
     PyObject *text = dtype_get(from, in);
+    if (text != NULL && to->code == IST_DATETIME)
+        text = until_zero(text);
     int result = text == NULL ? -1 : dtype_put(to, out, text, CAST_UNSAFE);
     Py_XDECREF(text);
     return result;

@@ -296,6 +296,16 @@ def test_a_time_without_a_unit_takes_the_one_it_is_given_in() -> None:
     assert ist.zeros(2, "M8").tolist() == [None, None] and ist.zeros(1, "m8").tolist() == [0]  # as numpy has it
 
 
+def test_text_with_zeros_in_it_as_a_time() -> None:
+    texts = [b"\x00a", b"2020\x00a", b"20\x0020", b"NaT\x00x"]
+    for values in (np.array(texts, "S6"), np.array([t.decode() for t in texts], "U6")):
+        assert ist.array(values, "M8[D]").tolist() == values.astype("M8[D]").tolist()
+        with pytest.raises(ValueError):
+            values.astype("m8[D]")
+        with pytest.raises(ValueError, match="a zero byte in"):
+            ist.array(values, "m8[D]")
+
+
 # ---- values in lists --------------------------------------------------------------------------------------------------------------
 
 VALUES = [
