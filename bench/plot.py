@@ -12,13 +12,15 @@ FIGURES = {"P7": "round trip", "P8": "one way", "P9": "structured clone", "P10":
 
 
 def plot(results: Results, path: Path) -> None:
+    comparisons = [c for figure in FIGURES for c in results.of(figure) if c.unit == "s"]
+    if not comparisons:
+        return  # of a run of other figures
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "isthmus"  # the same figures give the same file
     from matplotlib import pyplot
 
-    comparisons = [c for figure in FIGURES for c in results.of(figure) if c.unit == "s"]
     names = [f"{c.figure}  {c.name}, against {c.against}" for c in comparisons]
     ours, theirs = ([c.typical(side) for c in comparisons] for side in ("measured", "baseline"))
     rows = list(range(len(comparisons)))
