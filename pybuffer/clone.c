@@ -92,6 +92,8 @@ PyObject *clone_registered_name(core_state *state, PyObject *name, bool trusted)
     PyObject *helper = clone_helper(state, "of_name");
     entry = helper == NULL ? NULL : PyObject_CallFunctionObjArgs(helper, name, trusted ? Py_True : Py_False, NULL);
     Py_XDECREF(helper);
+    if (entry != NULL && PyType_Check(entry)) /* it was imported, and is registered now; or it is known here by another name */
+        Py_XSETREF(entry, Py_XNewRef(PyDict_GetItemWithError(state->clone.types, entry)));
     if (entry == Py_None)
         Py_CLEAR(entry);
     return entry;
@@ -470,8 +472,9 @@ PyDoc_STRVAR(
     register_type_doc,
     "register_type($module, /, cls, encode, decode)\n--\n\n"
     "How instances of exactly this class are cloned: encode(instance) returns something that can be cloned, decode(it) an instance.\n\n"
-    "For this interpreter; others that shall receive such objects register it, too. Goes before isthmus's own way for dataclasses\n"
-    "and the like. ValueError for builtin types.");
+    "For this interpreter; others that shall receive such objects register it, too. Workers of a pool, and whoever gets a message from a\n"
+    "queue, import the class's module, so its top level is the place. Goes before isthmus's own way for dataclasses and the like.\n"
+    "ValueError for builtin types.");
 
 PyMethodDef clone_functions[] = {
     {"clone", KEYWORDS(core_clone), clone_doc},         {"dumps", KEYWORDS(core_dumps), dumps_doc},

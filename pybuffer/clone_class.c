@@ -266,7 +266,7 @@ PyObject *make_registered(decoder *d, PyObject *name, PyObject *value) {
                          d->flags & CLONE_TRUSTED ? "" : ", or its module isn't loaded");
         return NULL;
     }
-    const int theirs = PyDict_Contains(d->state->clone.names, name); /* then its exceptions are, too */
+    const int theirs = PyDict_Contains(d->state->clone.names, PyTuple_GET_ITEM(entry, 0)); /* then its exceptions are, too */
     PyObject *object = theirs < 0 ? NULL : PyObject_CallOneArg(PyTuple_GET_ITEM(entry, 2), value);
     Py_DECREF(entry);
     return theirs != 0 ? object : make_sensible(d, object);

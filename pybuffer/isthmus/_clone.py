@@ -123,13 +123,28 @@ def of_type(cls: type) -> Entry | None:
     return None
 
 
-def of_name(key: str, trusted: bool) -> Entry | None:
-    """The same by its name in a message; nothing is imported unless the message is trusted."""
+def of_name(key: str, trusted: bool) -> Entry | type | None:
+    """The same by its name in a message; nothing is imported unless the message is trusted.
+
+    ``module:name`` was registered where the message comes from. Then the class, if it is found here: importing its module may have
+    registered it, and what is of the script has another name in a worker.
+    """
+    module, colon, name = key.partition(":")
+    if colon:
+        return _class(module, name) if trusted else None
     module, _, name = key.rpartition(".")
     if (module, name) not in _MAKERS:
         return None
     found = getattr(_loaded(module, trusted), name, None)
     return None if found is None else _entry(module, name, found)
+
+
+def _class(module: str, name: str) -> type | None:
+    try:
+        found = find(module, name)
+    except AttributeError:
+        return None
+    return found if isinstance(found, type) else None
 
 
 def flags(cls: Any, value: int) -> Any:
