@@ -32,7 +32,13 @@ static uint64_t os_born(int fd) {
     return 0;
 }
 
-static int os_getrlimit(int resource, struct rlimit *limit) { return getrlimit((unsigned)resource, limit); }
+#ifdef __GLIBC__
+typedef __rlimit_resource_t resource_number; /* an enumeration */
+#else
+typedef int resource_number; /* as in POSIX */
+#endif
+
+static int os_getrlimit(int resource, struct rlimit *limit) { return getrlimit((resource_number)resource, limit); }
 
 static int os_open(const char *path, int flags) { return open(path, flags); }
 

@@ -142,8 +142,7 @@ def length_of(a):
 
 
 def grow_to(a, n):
-    """The length afterwards: who comes too late finds it longer."""
-    if len(a) < n:
-        a.grow(n)
-        a[n - 1] = n - 1
+    """The length afterwards. For one at a time: whoever comes too late finds it longer, which is an error."""
+    a.grow(n)
+    a[n - 1] = n - 1
     return len(a)
