@@ -19,6 +19,7 @@ import os
 import queue
 import sys
 import threading
+import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -30,9 +31,11 @@ from ._core import SharedArray, WorkerError
 if TYPE_CHECKING:
     Arrays = tuple[SharedArray[Any], ...]
 
-__all__ = ["BrokenWorkerPool", "Crew", "Died", "Engine", "Item", "Kind", "RemoteTraceback", "stop_all"]
+__all__ = ["BrokenWorkerPool", "Crew", "Died", "Engine", "Gate", "Item", "Kind", "RemoteTraceback", "stop_all"]
 
 _log = logging.getLogger("isthmus")
+
+_LOOK = 1.0  # seconds between two looks of a Gate
 
 
 class BrokenWorkerPool(concurrent.futures.BrokenExecutor):
@@ -54,6 +57,41 @@ class RemoteTraceback(Exception):
 
 class Died(Exception):
     """From an engine: the worker is gone, and with it what it was doing. Says how."""
+
+
+class Gate:
+    """Opened once. Ctrl-C can interrupt who waits at any point, and nothing is left locked, as a threading.Event's condition may be.
+
+    CPython looks for signals before a thread sleeps on a lock: one that comes between that look and the sleep wakes nobody. So who waits
+    looks again now and then.
+    """
+
+    __slots__ = ("_lock", "is_open")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self.is_open = False
+
+    def open(self) -> None:
+        self.is_open = True
+        try:
+            self._lock.release()
+        except RuntimeError:  # somebody else has opened it
+            pass
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Whether it is open, after timeout seconds at most."""
+        turn = _LOOK if timeout is None else min(timeout, _LOOK)
+        end = None if timeout is None else time.monotonic() + timeout
+        while not self.is_open:
+            if self._lock.acquire(timeout=turn):
+                self._lock.release()  # for the next one, who looks at is_open first if an interrupt comes here
+            elif end is not None:
+                turn = min(end - time.monotonic(), _LOOK)
+                if turn <= 0:
+                    break
+        return self.is_open
 
 
 class Engine(ABC):
@@ -111,7 +149,7 @@ class _Worker:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.ended = threading.Event()
+        self.ended = Gate()
         self.thread: threading.Thread | None = None
         self.item: Item | None = None
 
@@ -215,7 +253,7 @@ class Crew:
 
     def stop_workers(self) -> None:
         with self.lock:
-            engines = [worker.engine for worker in self.workers if not worker.ended.is_set()]
+            engines = [worker.engine for worker in self.workers if not worker.ended.is_open]
         if engines:
             self.kind.stop(engines)
 
@@ -270,7 +308,7 @@ def _work(crew: Crew, worker: _Worker) -> None:
     try:
         _serve(crew, worker)
     finally:
-        worker.ended.set()
+        worker.ended.open()
 
 
 def _serve(crew: Crew, worker: _Worker) -> None:
@@ -383,7 +421,7 @@ def stop_all() -> None:
     global _exiting
     _exiting = True
     crews = list(_crews)
-    interrupted = isinstance(getattr(sys, "last_exc", None), KeyboardInterrupt)
+    interrupted = _was_interrupted()
     try:
         for crew in crews:
             crew.terminate() if interrupted else crew.close()
@@ -392,6 +430,18 @@ def stop_all() -> None:
     except BaseException:  # Ctrl-C while waiting for tasks
         _terminate_all()
         raise
+
+
+def _was_interrupted() -> bool:
+    """Whether what ended the program is a KeyboardInterrupt, or another exception that one led to."""
+    error: BaseException | None = getattr(sys, "last_exc", None)
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _terminate_all() -> None:
@@ -405,7 +455,7 @@ def _terminate_all() -> None:
 def _stop_what_is_left() -> None:
     global _exiting
     _exiting = True
-    if any(not worker.ended.is_set() for crew in list(_crews) for worker in crew.workers):
+    if any(not worker.ended.is_open for crew in list(_crews) for worker in crew.workers):
         _terminate_all()
 
 

@@ -49,7 +49,7 @@ class ProcessEngine(_crew.Engine):
 
     def __init__(self, name: str, main_by_value: bool) -> None:
         self.name = name
-        self.gone = threading.Event()  # there is no process, and there won't be one
+        self.gone = _crew.Gate()  # there is no process, and there won't be one
         self.lock = threading.Lock()
         self.process: Any = None
         self.pidfd = -1
@@ -156,7 +156,7 @@ class ProcessEngine(_crew.Engine):
             if not self._ended_within(_process_main.PATIENCE):
                 self.send_signal(signal.SIGKILL)
                 self._ended_within(None)
-        self.gone.set()
+        self.gone.open()
 
     def _ended_within(self, seconds: float | None) -> bool:
         poll = select.poll()
@@ -170,11 +170,11 @@ class ProcessEngine(_crew.Engine):
                     signal.pidfd_send_signal(self.pidfd, number)
             elif self.process is None:
                 self.wanted_signal = number
-            elif not self.gone.is_set():
+            elif not self.gone.is_open:
                 self.process.kill() if number == signal.SIGKILL else self.process.terminate()
 
     def close(self) -> None:
-        if not self.gone.is_set():
+        if not self.gone.is_open:
             assert self._connection is not None
             with contextlib.suppress(OSError):
                 self._connection.send_bytes(b"")
@@ -192,7 +192,7 @@ class ProcessEngine(_crew.Engine):
             if self.process is not None and _exit_code(self.process) is not None:
                 self.process.join()  # multiprocessing forgets it
                 self.process.close()
-            self.gone.set()
+            self.gone.open()
 
     def forked(self) -> None:
         # Else the worker would not notice the end of the parent, and multiprocessing would join it at the end of this process

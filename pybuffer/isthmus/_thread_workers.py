@@ -23,7 +23,7 @@ class ThreadEngine(_crew.Engine):
         self.lock = threading.Lock()
         self.busy = False
         self.interrupted = False
-        self.over = threading.Event()
+        self.over = _crew.Gate()
         self.ident = 0
 
     def start(self) -> None:
@@ -38,7 +38,7 @@ class ThreadEngine(_crew.Engine):
     def _call(self, calls: list[_Call]) -> tuple[bool, Any]:
         outcome: list[tuple[bool, Any]] = []  # emptied by return: an exception's traceback keeps this frame
         _, function, args, kwargs = calls.pop()
-        self.over.clear()
+        self.over = _crew.Gate()
         try:
             with self.lock:
                 self.busy = True
@@ -51,7 +51,7 @@ class ThreadEngine(_crew.Engine):
             except SystemExit as error:  # it was too late for the task
                 outcome.append((False, error))
         del function, args, kwargs
-        self.over.set()
+        self.over.open()
         done, value = outcome.pop()
         outcome.clear()
         try:

@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures._base import FINISHED, PENDING, RUNNING
 from types import TracebackType
 from typing import Any, Literal
@@ -31,6 +31,11 @@ class Future[T](concurrent.futures.Future[T]):
 
     # What happens in almost every call is done here, without the condition's own `with`, which is Python code and dear; anything
     # else is the base class's. Its attributes are used by concurrent.futures.wait() as well, on futures of any class.
+    #
+    # Who waits for the result doesn't wait on the condition: Ctrl-C on the way into or out of it, or back, leaves it locked, or
+    # shows another exception. It puts a locked gate into the list and looks at the state; who ends the future sets the state and
+    # opens the gates that are in the list. Both are single operations, so one of the two sees the other's.
+    _gates: Sequence[_crew.Gate] = ()
 
     def set_running_or_notify_cancel(self) -> bool:
         """For executors: whether the call is to be run; from now on it can't be cancelled."""
@@ -56,12 +61,57 @@ class Future[T](concurrent.futures.Future[T]):
             condition.release()
         if not plain:
             super().set_result(result)
+        if self._gates:
+            self._open()
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """For executors: the call failed."""
+        super().set_exception(exception)
+        self._open()
+
+    def cancel(self) -> bool:
+        """Whether the call is cancelled: no worker has begun it, nor will."""
+        cancelled = super().cancel()
+        if cancelled:
+            self._open()
+        return cancelled
+
+    def _open(self) -> None:
+        for gate in tuple(self._gates):  # those who were opened leave the list
+            gate.open()
+
+    def _wait(self, timeout: float | None) -> None:
+        if timeout is not None and timeout <= 0:
+            raise TimeoutError
+        gate = _crew.Gate()
+        gates: list[_crew.Gate] = self.__dict__.setdefault("_gates", [])
+        gates.append(gate)
+        try:
+            if self._state in (PENDING, RUNNING) and not gate.wait(timeout):
+                raise TimeoutError
+        finally:
+            gates.remove(gate)
 
     def result(self, timeout: float | None = None) -> T:
         """What the call returned, or its exception, raised. Waits for it, at most timeout seconds: TimeoutError then."""
-        if self._state == FINISHED and self._exception is None:
-            return self._result  # type: ignore[return-value]
-        return super().result(timeout)
+        if self._state in (PENDING, RUNNING):
+            self._wait(timeout)
+        if self._state != FINISHED:
+            raise concurrent.futures.CancelledError
+        if self._exception is not None:
+            try:
+                raise self._exception
+            finally:
+                del self  # which the exception's traceback would keep, and that the exception
+        return self._result  # type: ignore[return-value]
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The exception of the call, None if it returned. Waits for it, at most timeout seconds: TimeoutError then."""
+        if self._state in (PENDING, RUNNING):
+            self._wait(timeout)
+        if self._state != FINISHED:
+            raise concurrent.futures.CancelledError
+        return self._exception
 
     def __await__(self) -> Generator[Any, Any, T]:
         import asyncio

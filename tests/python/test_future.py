@@ -3,10 +3,12 @@ must lead to the same."""
 
 import concurrent.futures
 import itertools
+import sys
 import threading
 
 import isthmus as ist
 import pytest
+from isthmus import _crew
 
 DEADLINE = 60
 
@@ -89,9 +91,114 @@ def test_a_thread_in_result_is_woken():
     future, results = ist.Future(), []
     reader = threading.Thread(target=lambda: results.append(future.result()), daemon=True)
     reader.start()
-    while not future._condition._waiters:
+    while not future._gates:
         threading.Event().wait(0.001)
     future.set_running_or_notify_cancel()
     future.set_result(7)
     reader.join(DEADLINE)
     assert not reader.is_alive() and results == [7]
+
+
+# ---- Ctrl-C
+
+
+def interrupted_at(step, call):
+    """Whether call() got as far as a KeyboardInterrupt before its step-th bytecode, in whatever Python code it runs."""
+    left = [step]
+
+    def trace(frame, event, argument):
+        frame.f_trace_opcodes = True
+        if event == "opcode" and frame.f_code is not call.__code__:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    except TimeoutError:
+        return False
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.parametrize("method", ["result", "exception"])
+@pytest.mark.parametrize("timeout", [0.0005, 0])
+def test_an_interrupt_anywhere_in_the_wait_leaves_nothing_locked(method, timeout):
+    for step in itertools.count():
+        future = ist.Future()
+        future.set_running_or_notify_cancel()
+        hit = interrupted_at(step, lambda f=future: getattr(f, method)(timeout))
+        ender = threading.Thread(target=future.set_result, args=(step,), daemon=True)
+        ender.start()
+        ender.join(DEADLINE)
+        assert not ender.is_alive(), f"interrupted at {step}"
+        assert future.result(DEADLINE) == step
+        if not hit:
+            assert not future._gates
+            break
+    assert step > (100 if timeout else 10)
+
+
+def test_an_interrupt_anywhere_in_the_wait_for_a_gate_is_no_matter():
+    for step in itertools.count():
+        gate = _crew.Gate()
+        hit = interrupted_at(step, lambda g=gate: g.wait(0.0005) or g.wait(0))
+        ender = threading.Thread(target=gate.open, daemon=True)
+        ender.start()
+        ender.join(DEADLINE)
+        assert not ender.is_alive() and gate.wait(DEADLINE), f"interrupted at {step}"
+        hit_when_open = interrupted_at(step, lambda g=gate: g.wait(0.0005))
+        assert gate.wait(DEADLINE)
+        if not hit and not hit_when_open:
+            break
+    assert step > 30
+
+
+def test_who_waits_at_a_gate_looks_again_now_and_then(monkeypatch):
+    """CPython can miss a signal that comes just before a thread sleeps: then only the next look helps."""
+    monkeypatch.setattr(_crew, "_LOOK", 0.001)
+    gate, outcomes = _crew.Gate(), []
+    reader = threading.Thread(target=lambda: outcomes.append(gate.wait()), daemon=True)
+    reader.start()
+    gate.is_open = True  # nobody has woken it
+    reader.join(DEADLINE)
+    assert not reader.is_alive() and outcomes == [True] and gate._lock.locked()
+
+
+def test_many_wait_and_some_give_up():
+    for _ in range(50):
+        future, outcomes = ist.Future(), []
+
+        def wait(timeout, future=future, outcomes=outcomes):
+            try:
+                outcomes.append(future.result(timeout))
+            except TimeoutError:
+                outcomes.append("timeout")
+
+        threads = [threading.Thread(target=wait, args=(t,), daemon=True) for t in (0.0001, None, 0.001, None, DEADLINE, 0.0002)]
+        for thread in threads:
+            thread.start()
+        future.set_running_or_notify_cancel()
+        future.set_result(5)
+        for thread in threads:
+            thread.join(DEADLINE)
+        assert not any(thread.is_alive() for thread in threads) and not future._gates
+        assert len(outcomes) == 6 and outcomes.count(5) >= 3 and set(outcomes) <= {5, "timeout"}
+
+
+def test_cancelling_what_runs_wakes_nobody():
+    future, outcomes = ist.Future(), []
+    future.set_running_or_notify_cancel()
+    reader = threading.Thread(target=lambda: outcomes.append(future.result(DEADLINE)), daemon=True)
+    reader.start()
+    while not future._gates:
+        threading.Event().wait(0.001)
+    assert not future.cancel()
+    future.set_result(3)
+    reader.join(DEADLINE)
+    assert outcomes == [3]

@@ -438,6 +438,20 @@ def test_ctrl_c_before_the_end_has_begun(run, kind):
     assert outcome.out == "ready\n" and "KeyboardInterrupt" in outcome.err and "Fatal" not in outcome.err, outcome
 
 
+def test_an_error_that_ctrl_c_led_to(run):
+    """As from a `with` whose end fails, because the interrupt came too early: the program was interrupted, and nobody waits for tasks."""
+    source = """
+        pool = ist.WorkerPool(2)
+        started(pool, flag)
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("cannot release un-acquired lock")
+    """
+    outcome = run(scripts.textwrap.dedent(INTERRUPTED) + scripts.textwrap.indent(scripts.textwrap.dedent(source), "    "))
+    assert outcome.status == 1 and "\nRuntimeError: cannot" in outcome.err and "Fatal" not in outcome.err, outcome
+
+
 # ---- fork ----------------------------------------------------------------------------------------------------------
 
 
