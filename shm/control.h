@@ -73,6 +73,7 @@ static_assert(sizeof(struct isti_member) == 128, "a member is two cache lines: i
 struct isti_window_row {
     _Alignas(64) _Atomic(uint32_t) used;
     _Atomic(uint32_t) hinted; /* there may be a hint for it */
+    _Atomic(uint32_t) attended; /* its owner takes hints by itself, within seconds: a thread of it wakes up for that */
 };
 static_assert(sizeof(struct isti_window_row) == 64, "a window's row is one cache line");
 

@@ -179,7 +179,8 @@ void isti_give_back(struct isti_domain *d, uint32_t index) {
     IST_POINT(GIVE_DONE);
 }
 
-/* s → DEAD, by way of PUNCH if that pays: s is LIVE with nobody there, or DRAIN of an empty queue. false: somebody was faster. */
+/* s → DEAD, by way of PUNCH if that pays, which it does where the owner wouldn't see to the pages for long; else they are given out again as
+ * they are, or decay: s is LIVE with nobody there, or DRAIN of an empty queue. false: somebody was faster. */
 static bool bury(struct isti_domain *d, uint32_t index, uint64_t s) {
     struct isti_descriptor *row = &d->descriptor_rows[index];
     /* relaxed: constant while S is LIVE, which the exchange checks */
@@ -189,7 +190,7 @@ static bool bury(struct isti_domain *d, uint32_t index, uint64_t s) {
     const bool local = (atomic_load_explicit(&row->flags, memory_order_relaxed) & ISTI_PUBLISHED_LOCAL) != 0;
     const bool inside = window < d->windows && begin / d->window_size == window && length <= d->window_size - begin % d->window_size;
     const uint32_t generation = isti_s_generation(s);
-    const bool punch = inside && !local && length >= LARGE && !is_our_window(d, window);
+    const bool punch = inside && !local && length >= LARGE && !is_our_window(d, window) && !isti_window_attended(d, window);
     const uint64_t dead = isti_s(generation, ISTI_DEAD, 0);
     /* acq_rel. acquire: pairs with every holder's last steps; release: pairs with give_back */
     if (!atomic_compare_exchange_strong_explicit(&row->state, &s, punch ? isti_s(generation, ISTI_PUNCH, d->me) : dead,

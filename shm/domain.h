@@ -191,6 +191,9 @@ int isti_window_reach_row(struct isti_domain *d, uint32_t index, void **out, siz
 void isti_hint(struct isti_domain *d, uint32_t window, uint32_t index);
 /* Takes the hints for our own window. */
 void isti_window_take_hints(struct isti_domain *d);
+/* Says to other processes whether a thread of this one takes hints, so that they needn't give pages of our window back themselves. */
+void isti_window_attend(struct isti_domain *d, bool yes);
+bool isti_window_attended(struct isti_domain *d, uint32_t window); /* below d->windows */
 /* What a window without an owner can give back; its byte lock is tried. */
 void isti_window_reclaim(struct isti_domain *d, uint32_t window);
 /* Whole pages inside. Where it fails the memory stays until its place is used again. */

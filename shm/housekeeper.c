@@ -93,6 +93,24 @@ static struct due take_due(uint64_t now) {
     return (struct due){.dirty = come(&due_dirty, now), .lease = come(&due_lease, now), .sweep = come(&due_sweep, now)};
 }
 
+/* Whether others may leave it to our thread to look for what they let go of. `attending` is held. */
+static void promise(bool yes) {
+    uint32_t at = 0;
+    for (struct isti_domain *d; (d = isti_domain_next(&at)) != NULL;)
+        isti_window_attend(d, yes);
+}
+
+/* The thread has ended. */
+static void withdraw(void) {
+    pthread_mutex_lock(&attending);
+    pthread_mutex_lock(&mutex);
+    const bool another = running;
+    pthread_mutex_unlock(&mutex);
+    if (!another)
+        promise(false);
+    pthread_mutex_unlock(&attending);
+}
+
 static void *run(void *unused) {
     (void)unused;
     pthread_mutex_lock(&mutex);
@@ -118,6 +136,7 @@ static void *run(void *unused) {
         if (rung || due.sweep) {
             pthread_mutex_lock(&attending);
             attend(due.sweep);
+            promise(true);
             pthread_mutex_unlock(&attending);
         }
         pthread_mutex_lock(&mutex);
@@ -126,6 +145,7 @@ static void *run(void *unused) {
     if (nearest() != 0 || watching)
         atomic_store_explicit(&isti_unattended, 1, memory_order_relaxed); /* relaxed: as in see_to_it */
     pthread_mutex_unlock(&mutex);
+    withdraw();
     return NULL;
 }
 

@@ -48,7 +48,8 @@ static int take(struct isti_domain *d, uint32_t w) {
            !atomic_compare_exchange_weak_explicit(&d->marks->windows, &high, w + 1, memory_order_acq_rel, memory_order_relaxed))
         ;
     IST_POINT(WINDOW_RAISED);
-    atomic_store_explicit(&row->used, 1, memory_order_release); /* pairs with reclaim's acquire */
+    atomic_store_explicit(&row->attended, 0, memory_order_relaxed); /* relaxed: a hint, of the one before us */
+    atomic_store_explicit(&row->used, 1, memory_order_release);     /* pairs with reclaim's acquire */
     IST_POINT(WINDOW_TAKEN);
     d->window = w;
     return 0;
@@ -166,6 +167,19 @@ void isti_window_take_hints(struct isti_domain *d) {
     }
 }
 
+void isti_window_attend(struct isti_domain *d, bool yes) {
+    if (isti_window_base(d) == NULL)
+        return;
+    _Atomic(uint32_t) *attended = &d->window_rows[d->window].attended;
+    if (atomic_load_explicit(attended, memory_order_relaxed) != yes) /* relaxed, both: a hint */
+        atomic_store_explicit(attended, yes, memory_order_relaxed);
+}
+
+bool isti_window_attended(struct isti_domain *d, uint32_t w) {
+    /* relaxed: a hint. If it is wrong, memory waits for the owner, or for whoever finds it dead */
+    return atomic_load_explicit(&d->window_rows[w].attended, memory_order_relaxed) != 0;
+}
+
 /* ---- back to the system */
 
 int isti_window_punch(struct isti_domain *d, uint64_t begin, uint64_t end) {
@@ -261,6 +275,7 @@ void isti_window_reclaim(struct isti_domain *d, uint32_t w) {
         /* Before a row is freed: we may die before its memory is punched, and then all of it has to be looked through again. relaxed: the
          * lock orders it */
         atomic_store_explicit(&row->used, 1, memory_order_relaxed);
+        atomic_store_explicit(&row->attended, 0, memory_order_relaxed); /* relaxed: a hint */
         atomic_exchange_explicit(&row->hinted, 0, memory_order_acquire); /* acquire: pairs with isti_hint */
         size_t held = free_dead(d, w);
         struct range *ranges = isti_os.calloc(held + 1, sizeof *ranges);

@@ -7,6 +7,7 @@
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <isthmus/lease.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -257,11 +258,71 @@ Test(descriptor, killed_holders) {
     CHECK(peer_memory_returns(0, 5));
 }
 
+static bool attended(void *yes) {
+    struct isti_domain *d = isti_domain_home_now();
+    return isti_window_attended(d, d->window) == *(bool *)yes;
+}
+
+static long punches;
+static int count_fallocate(int fd, int mode, off_t offset, off_t size) {
+    punches++;
+    return fallocate(fd, mode, offset, size);
+}
+static long count_punches_of_letting_go(void *unused) {
+    isti_os.fallocate = count_fallocate;
+    return peer_let_go(unused) == 0 ? punches : -1;
+}
+
+Test(descriptor, a_large_one_is_left_to_its_owners_housekeeper) {
+    peer p = peer_start();
+    offer(8 * MIB, 4);
+    join(&p);
+    CHECK(test_until(attended, &(bool){true}, 20));
+    CHECK_EQ(peer_call(&p, peer_attach, NULL), 0);
+    ist_segment_release(held);
+    CHECK_EQ(peer_call(&p, count_punches_of_letting_go, NULL), 0);
+    CHECK(peer_memory_returns(MIB, 20), "nobody sees to what another process let go of");
+    isti_housekeeper_disable();
+    CHECK(test_until(attended, &(bool){false}, 20));
+    offer(8 * MIB, 4);
+    CHECK_EQ(peer_call(&p, peer_attach, NULL), 0);
+    ist_segment_release(held);
+    CHECK_EQ(peer_call(&p, count_punches_of_letting_go, NULL), 1);
+    peer_end(&p);
+}
+
+static long disable_and_offer(void *unused) {
+    isti_housekeeper_disable();
+    return peer_offer(unused);
+}
+
+Test(descriptor, a_window_is_not_attended_when_its_owner_was_killed) {
+    peer p = peer_start(), q = peer_start();
+    board->size = 100;
+    board_tell_home();
+    join(&p);
+    join(&q);
+    CHECK_EQ(peer_call(&p, peer_offer, NULL), 0);
+    struct isti_domain *d = isti_domain_home_now();
+    atomic_store_explicit(&d->window_rows[0].attended, 1, memory_order_relaxed); /* whether its housekeeper came to that or not */
+    CHECK_EQ(peer_attach(NULL), 0);
+    peer_kill(&p);
+    CHECK_EQ(ist_sweep(), 1);
+    CHECK(!isti_window_attended(d, 0));
+    peer_let_go(NULL);
+    ist_sweep();
+    atomic_store_explicit(&d->window_rows[0].attended, 1, memory_order_relaxed);
+    CHECK_EQ(peer_call(&q, disable_and_offer, NULL), 0); /* in the window that is free again */
+    CHECK(!isti_window_attended(d, 0));
+    peer_end(&q);
+}
+
 Test(descriptor, a_large_one_is_punched_by_who_frees_it) {
     peer p = peer_start();
     offer(8 * MIB, 4);
     join(&p);
     isti_housekeeper_disable();
+    CHECK(test_until(attended, &(bool){false}, 20));
     CHECK_EQ(peer_call(&p, peer_attach, NULL), 0);
     ist_segment_release(held);
     CHECK(!peer_memory_returns(7 * MIB, 0));

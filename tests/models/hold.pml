@@ -16,14 +16,15 @@
  *
  * run.sh takes the following from here; see there.
  *   pan    -DVECTORSZ=2048 -m200000
- *   sound  generations          905384  -DMAXC=0 -DGENS=2 -DOPS0=2
- *   sound  kill                 685474  -DOPS1=2
- *   larger kill_generations    1042161  -DGENS=2 -DOPS0=2 -DOPS1=1
- *   sound  rejoin               369824  -DREJOIN=1 -DOPS2=0
- *   sound  kill2                488221  -DMAXC=2 -DREJOIN=1 -DOPS2=0
- *   sound  late                1148172  -DLATE=1 -DLARGE=1
- *   sound  exits                274114  -DEXITS=1 -DMAXC=0
- *   larger rejoin_full         4406250  -DREJOIN=1
+ *   sound  generations         1019596  -DMAXC=0 -DGENS=2 -DOPS0=2
+ *   sound  kill                 715307  -DOPS1=2
+ *   larger kill_generations    1085107  -DGENS=2 -DOPS0=2 -DOPS1=1
+ *   sound  rejoin               376240  -DREJOIN=1 -DOPS2=0
+ *   sound  kill2                489043  -DMAXC=2 -DREJOIN=1 -DOPS2=0
+ *   sound  late                1188836  -DLATE=1 -DLARGE=1
+ *   sound  attended            1447389  -DLATE=1 -DLARGE=2
+ *   sound  exits                305095  -DEXITS=1 -DMAXC=0
+ *   larger rejoin_full         4628890  -DREJOIN=1
  * Broken on purpose, -DBROKEN_ and the first word; the assertion that catches it contains the second:
  *   broken NOMOVE        use[0]!=lg     -DMAXC=0
  *   broken MARK_FIRST    use[0]!=lg     -DMAXC=0 -DLATE=1
@@ -55,7 +56,7 @@
 #define OPS2 1
 #endif
 #ifndef LARGE
-#define LARGE 0           /* the segment is large: a remote freer punches its pages */
+#define LARGE 0           /* 1: the segment is large: a remote freer punches its pages; 2: or not, if its owner sees to them */
 #endif
 #ifndef LATE
 #define LATE 0            /* 1: process 2 joins while the others are at work */
@@ -171,12 +172,13 @@ try_free:
 #endif
   do :: c<h && !f -> STEP( f=hb[c]; c++ ) :: else -> break od;
   if :: f -> goto tried :: else fi;
+  if :: LARGE && !own -> c=1 :: LARGE!=1 || own -> c=0 fi;
   STEP( f=!mv[i];
         if :: f -> nobody(lg); freed[lg]++; assert(freed[lg]==1);
-                   if :: LARGE && !own -> ph=PUNCH; who=i :: else -> ph=DEAD fi; moved()
+                   if :: c==1 -> ph=PUNCH; who=i :: else -> ph=DEAD fi; moved()
            :: else fi );
   if :: !f -> goto tried :: else fi;
-  if :: LARGE && !own ->
+  if :: ph==PUNCH && who==i && gen==lg ->
 #ifdef BROKEN_PUNCH_LATE
         STEP( assert(ph==PUNCH); ph=DEAD; who=0; moved() );
 #endif

@@ -16,11 +16,12 @@
  *
  * run.sh takes the following from here; see there.
  *   pan    -DVECTORSZ=2048 -m200000
- *   sound  calm                1193832  -DMAXC=0
- *   sound  kill                2271643  -DOPS2=1
- *   sound  large               1716498  -DOPS0=1 -DLARGE=1
- *   sound  kill2               1062812  -DMAXC=2 -DOPS0=1 -DOPS2=1
- *   larger kill_full           4965360
+ *   sound  calm                1233642  -DMAXC=0
+ *   sound  kill                2327460  -DOPS2=1
+ *   sound  large               1740858  -DOPS0=1 -DLARGE=1
+ *   sound  attended            1793764  -DOPS0=1 -DLARGE=2
+ *   sound  kill2               1080693  -DMAXC=2 -DOPS0=1 -DOPS2=1
+ *   larger kill_full           5099505
  * Broken on purpose, -DBROKEN_ and the first word; the assertion that catches it contains the second:
  *   broken FLAG_FIRST    ncrash         -DMAXC=0
  *   broken KEEP_TWO      used==0        -DOPS0=1
@@ -45,7 +46,7 @@
 #define OPS2 2
 #endif
 #ifndef LARGE
-#define LARGE 0           /* segments are large: a remote freer punches */
+#define LARGE 0           /* 1: segments are large: a remote freer punches; 2: or not, if their owner sees to them */
 #endif
 #define NP 3
 #define ND 2
@@ -114,9 +115,9 @@ publish:
 drop:                         /* our bit of d, or in a sweep that of m; the segment with the last one */
   if :: !insweep -> m=i :: else fi;
   STEP( hb[d]=hb[d]&~(1<<m); f=(ph[d]==LIVE && hb[d]==0);
-        if :: f -> nobody(d); if :: LARGE && !own -> ph[d]=PUNCH; who[d]=i :: else -> ph[d]=DEAD fi :: else fi );
+        if :: f -> nobody(d); if :: LARGE && !own -> ph[d]=PUNCH; who[d]=i :: LARGE!=1 || own -> ph[d]=DEAD fi :: else fi );
   if :: !f -> goto dropped :: else fi;
-  if :: LARGE && !own ->
+  if :: ph[d]==PUNCH && who[d]==i ->
 #ifdef BROKEN_PUNCH_LATE
         STEP( b=rb[d]-1; ph[d]=DEAD; who[d]=0 );
 #else
