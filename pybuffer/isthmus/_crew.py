@@ -223,7 +223,10 @@ class Crew:
         except queue.Empty:
             pass
         with self.lock:
-            self.idle += 1
+            try:
+                return self.queue.get_nowait()  # somebody may have put it since, and have started a worker for it
+            except queue.Empty:
+                self.idle += 1
         return self.queue.get()
 
     def take_all(self) -> list[Item]:

@@ -126,7 +126,7 @@ class ProcessEngine(_crew.Engine):
         connection = self._connection
         assert connection is not None
         ready = {fd for fd, _ in self._poll.poll()}
-        if connection.fileno() in ready:
+        if connection.fileno() in ready or connection.poll():  # it may have answered and ended before the poll said so of its end
             try:
                 return connection.recv_bytes()
             except (EOFError, OSError):

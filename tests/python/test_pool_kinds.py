@@ -416,3 +416,32 @@ def test_a_task_may_end_its_own_pool():
         future.exception(DEADLINE)
         with pytest.raises(RuntimeError):
             pool.submit(abs, 1)
+
+
+def test_a_call_that_comes_while_a_worker_gets_idle_has_one_worker():
+    """It started a worker: another one that takes it meanwhile mustn't count as idle besides, or a worker is missing later."""
+
+    class Queue:
+        def __init__(self, queue):
+            self.queue = queue
+
+        def __getattr__(self, name):
+            return getattr(self.queue, name)
+
+        def empty(self):
+            empty = self.queue.empty()
+            if empty and meanwhile:
+                meanwhile.pop()()
+            return empty
+
+    second = []
+    meanwhile = [lambda: second.append(pool.submit(abs, -2))]
+    barrier = threading.Barrier(3)
+    with ist.WorkerPool(3, "thread") as pool:
+        pool._crew.queue = Queue(pool._crew.queue)
+        assert pool.submit(abs, -1).result(DEADLINE) == 1
+        poll(lambda: second, "the call that comes meanwhile")
+        assert second[0].result(DEADLINE) == 2
+        poll(lambda: pool._crew.idle >= len(pool._crew.workers) == 2, "two idle workers")
+        waiting = [pool.submit(barrier.wait, DEADLINE / 4) for _ in range(3)]
+        assert sorted(f.result(DEADLINE) for f in waiting) == [0, 1, 2]
