@@ -342,7 +342,7 @@ def unread(context: Any) -> None:
     here.close()
     there.close()
     ist.set_pickle_lease(before)
-    poll(lambda: ist.segments() == [], "the leases run out", 15)
+    poll(lambda: ist.segments() == [], "the leases run out")
     ist.sweep()
     assert sum(logged) == 3, logged
     logger.removeHandler(handler)

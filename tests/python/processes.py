@@ -155,8 +155,11 @@ def asleep(pid: int) -> bool:
     """Whether all of its threads sleep."""
     states = []
     for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/stat") as stat:
-            states.append(stat.read().rpartition(")")[2].split()[0])
+        try:
+            with open(f"/proc/{pid}/task/{task}/stat") as stat:
+                states.append(stat.read().rpartition(")")[2].split()[0])
+        except (FileNotFoundError, ProcessLookupError):  # it ended since it was listed
+            return False
     return set(states) == {"S"}
 
 
@@ -380,7 +383,7 @@ class Group:
             if check:
                 for peer in self.peers:
                     peer.wait(None)
-                poll(lambda: not self.remaining(), f"these end: {self.remaining()}", 20)
+                poll(lambda: not self.remaining(), lambda: f"these end: {self.remaining()}")
                 assert not self._quiet or not self.said(), self.said()
                 assert not [name for name in os.listdir("/dev/shm") if "isthmus" in name]
         finally:
@@ -436,7 +439,6 @@ def _wait_until_empty(peer: Peer) -> None:
     poll(
         lambda: peer("ist.segments() == [] and ist.stats()['published'] == 0"),
         lambda: f"empty: {peer('ist.segments(), ist.stats()')}",
-        15,
     )
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from processes import SANITIZED, Group, Peer, Raised, empty, heap_pages, mounts, poll
+from processes import DEADLINE, SANITIZED, Group, Peer, Raised, empty, heap_pages, mounts, poll
 
 MIB = 1 << 20
 
@@ -275,7 +275,7 @@ def test_garbage_in_ISTHMUS_DOMAIN(group: Group) -> None:
     group.script(script, token, "0", env={"ISTHMUS_DOMAIN": values[0]})
     started = [group.launch(path, token, str(i), env={"ISTHMUS_DOMAIN": value}) for i, value in enumerate(values)]
     for value, process in zip(values, started, strict=True):
-        assert process.wait(60) == 0, (value, group.said())
+        assert process.wait(DEADLINE) == 0, (value, group.said())
     assert two("b.tolist()") == [1.0] * len(values)
 
 

@@ -1,4 +1,4 @@
-"""The end of an interpreter: what the block's sweep lets go of. Issue 2, tests 5 and 8.
+"""The end of an interpreter: what the block's sweep lets go of.
 
 Scripts that leak on purpose run in processes of their own; on 3.12.1, which aborts at exit over some leaks without any isthmus, they leave
 by os._exit.
@@ -268,7 +268,7 @@ print("done", flush=True)
     assert told == "done\n"
 
 
-# ---- release while others stand on the array (test 5) ------------------------------------------------------------------------------
+# ---- release while others stand on the array ---------------------------------------------------------------------------------------
 
 
 def test_release_with_live_exports():

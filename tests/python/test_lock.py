@@ -331,8 +331,8 @@ def test_ctrl_c(tmp_path: Any, call: str) -> None:
         lock, condition, semaphore, event, barrier = ist.Lock(), ist.Condition(), ist.Semaphore(0), ist.Event(), ist.Barrier(2)
         lock.acquire()
         condition.acquire()
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
         try:
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
             {call}
         except KeyboardInterrupt:
             print("stopped", condition.acquire(False), barrier.n_waiting, barrier.broken)

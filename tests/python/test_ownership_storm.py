@@ -190,11 +190,11 @@ def test_against_readers_and_writers(operation: str, kind: str) -> None:
             SHARED.clear()
         print(f"{rounds} rounds, {owner.counts}; readers {told[0]}, writers {told[1]}")
         if kind == "process":  # but for the board and the control
-            poll(lambda: pool.submit(storm.left).result(60) <= 2, "a worker lets go", 20)
+            poll(lambda: pool.submit(storm.left).result(60) <= 2, "a worker lets go")
         assert owner.counts["done"] > 0 and told[0].get("read", 0) > 0 and told[1].get("written", 0) > 0
     owner.board.release()
     control.release()
     gc.collect()  # an exception that contextlib let pass is in a cycle with its frames, and those have views
-    poll(lambda: ist.sweep() and ist.segments() == [], lambda: f"empty: {ist.segments()}", 20)
+    poll(lambda: ist.sweep() and ist.segments() == [], lambda: f"empty: {ist.segments()}")
     stats = ist.stats()
     assert (stats["in_flight"], stats["saturated"], stats["misuses"], stats["orphaned"], stats["leases"]) == (0, 0, 0, 0, 0)

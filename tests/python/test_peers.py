@@ -268,7 +268,7 @@ def test_dies_between_making_and_handing_over(group: Group) -> None:
             client.run("made.token()")  # published, but nobody took it
         client.kill()
         if i in (4, 9):
-            poll(lambda: heap_pages(keeper.pid) < 1 << 20, "it comes back by itself", 15)
+            poll(lambda: heap_pages(keeper.pid) < 1 << 20, "it comes back by itself")
     assert keeper("ist.sweep() and ist.stats()['processes']") == 1
     keeper.run("del a")
     empty(keeper)

@@ -1,4 +1,4 @@
-"""Pickled arrays: by reference under a lease, or by value. Issue 2, tests 6 and 7 (foreign pickles)."""
+"""Pickled arrays: by reference under a lease, or by value; foreign pickles."""
 
 import asyncio
 import contextvars
@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import logging
 import math
+import os
 import pickle
 import sys
 import threading
@@ -290,7 +291,7 @@ def test_a_wrong_number_loads_only_while_somebody_holds_it():
     assert rebuild(token, 0).owners == 2
 
 
-# ---- two tasks with one array (test 6) ---------------------------------------------------------------------------------------------
+# ---- two tasks with one array ------------------------------------------------------------------------------------------------------
 
 
 def test_two_tasks_whose_sender_lets_go():
@@ -340,12 +341,16 @@ def test_two_tasks_of_a_pool_whose_sender_lets_go():
     from concurrent.futures import InterpreterPoolExecutor
 
     a = numbered(5)
+    leave, stay = os.pipe()
     with InterpreterPoolExecutor(1) as pool:
-        first = pool.submit(time.sleep, 0.3)
+        first = pool.submit(os.read, leave, 1)
         tasks = [pool.submit(dict, x=a), pool.submit(dict, y=[a])]
-        assert not first.done()
         del a
+        os.write(stay, b"x")
         one, two = (task.result() for task in tasks)
+        assert first.result() == b"x"
+    os.close(leave)
+    os.close(stay)
     del tasks
     assert one["x"].segment.id == two["y"][0].segment.id and one["x"].tolist() == [0, 1, 2, 3, 4]
     assert (one["x"].owners, stats("leases")) == (2, 0)

@@ -319,7 +319,7 @@ def test_workers_end_with_their_parent(how, tmp_path):
     outcome = finish(start(script))
     pids = [int(word) for word in outcome.out.split()]
     assert len(pids) == 2, outcome
-    poll(lambda: all(gone(pid) or zombie(pid) for pid in pids), "the workers end", 30)
+    poll(lambda: all(gone(pid) or zombie(pid) for pid in pids), "the workers end")
 
 
 def zombie(pid):

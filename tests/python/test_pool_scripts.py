@@ -469,12 +469,12 @@ FORKS = """
             except ist.BrokenWorkerPool as error:
                 yield "fork" in str(error)
 
-    def child(*calls):
+    def child(*calls, seconds=60):
         number = os.fork()
         if number == 0:
             sys.stdout.write(f"child {list(attempts(*calls))}\\n")
             sys.exit(0)
-        timer = threading.Timer(10, os.kill, (number, signal.SIGKILL))
+        timer = threading.Timer(seconds, os.kill, (number, signal.SIGKILL))
         timer.start()
         status = os.waitpid(number, 0)[1]
         timer.cancel()
@@ -519,7 +519,7 @@ def test_in_a_child_forked_while_workers_run_a_pool_raises(run):
         waiting.add_done_callback(called.append)
         while not flag[0]: pass
         calls = [lambda: pool.submit(abs, 1), running.result, waiting.result, pool.shutdown, lambda: called]
-        status = child(*calls)
+        status = child(*calls, seconds=10)  # it may hang, see below
         flag[1] = 1
         print("parent", status, waiting.result(), running.result(), len(called))
         pool.shutdown()

@@ -10,7 +10,6 @@ import pytest
 from processes import Group, Peer, asleep, empty, heap_pages, mounts, poll
 
 MIB = 1 << 20
-BY_ITSELF = 15.0  # seconds; a housekeeper looks every two, this machine may be busy
 
 
 @pytest.fixture
@@ -23,7 +22,7 @@ def group() -> Iterator[Group]:
 
 
 def gives_back(peer: Peer) -> None:
-    poll(lambda: heap_pages(peer.pid) < MIB, lambda: f"{heap_pages(peer.pid)} bytes come back", BY_ITSELF)
+    poll(lambda: heap_pages(peer.pid) < MIB, lambda: f"{heap_pages(peer.pid)} bytes come back")
 
 
 SIZES = [1, 100, 5000, 300_000, 2_000_000]  # bytes: slabs, large, with pages of their own
@@ -109,7 +108,7 @@ def test_a_killed_processs_memory_comes_back(group: Group) -> None:
         def little(other: Peer = other, kept: int = kept) -> bool:
             return heap_pages(other.pid) < kept
 
-        poll(little, lambda name=name, other=other: f"{name}: {heap_pages(other.pid)} bytes of a killed process come back", BY_ITSELF)  # type: ignore[misc]
+        poll(little, lambda name=name, other=other: f"{name}: {heap_pages(other.pid)} bytes of a killed process come back")  # type: ignore[misc]
     assert cases["holds one of them"][1]("b.tolist()") == [2] * 64 == cases["a guest"][1]("b.tolist()")
     assert cases["holds others"][1]("[a.segment.processes for a in y], [a.sum() for a in y]") == ([1] * 8, [3 * MIB] * 8)
 

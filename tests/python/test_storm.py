@@ -44,7 +44,7 @@ def test_storm() -> None:
             crowd.append(peer)
 
         end = time.monotonic() + SECONDS
-        while time.monotonic() < end:
+        while time.monotonic() < end or kills == 0:
             while len(crowd) < PROCESSES:
                 begin()
             peer = dice.choice(crowd)
@@ -79,10 +79,9 @@ def test_storm() -> None:
                     "ist.sweep() and (ist.segments(), ist.stats()['published'], ist.stats()['saturated']) == ([], 0, 0)"
                 ),  # type: ignore[misc]
                 lambda peer=peer: f"empty: {peer('ist.segments()[:5], ist.stats()')}",  # type: ignore[misc]
-                20,
             )
         for peer in crowd:
             peer.end()
-        poll(lambda: watcher("ist.sweep() and ist.stats()['processes']") == 1, lambda: f"alone: {watcher('ist.stats()')}", 20)
-        poll(lambda: heap_pages(watcher.pid) < 1 << 20, lambda: f"{heap_pages(watcher.pid)} bytes come back", 20)
-        assert kills > 0 and totals["received"] > 0
+        poll(lambda: watcher("ist.sweep() and ist.stats()['processes']") == 1, lambda: f"alone: {watcher('ist.stats()')}")
+        poll(lambda: heap_pages(watcher.pid) < 1 << 20, lambda: f"{heap_pages(watcher.pid)} bytes come back")
+        assert totals["received"] > 0

@@ -1,4 +1,4 @@
-"""a.token(), isthmus.attach(): bytes that describe an array. Issue 2, test 7 (wrong tokens)."""
+"""a.token(), isthmus.attach(): bytes that describe an array, and bytes that don't."""
 
 import gc
 import random

@@ -1,6 +1,7 @@
-"""isthmus._core._Interpreter: the primitive under WorkerPool. Issue 2, tests 3 (main exits with workers alive), 5 and 8."""
+"""isthmus._core._Interpreter: the primitive under WorkerPool: calls, terminate, what is left behind, exit with workers alive."""
 
 import gc
+import os
 import sys
 import threading
 import time
@@ -271,10 +272,8 @@ def terminated_call(source: str, **more):
     while not a[0]:
         assert time.monotonic() < deadline and thread.is_alive()
     assert w.running
-    start = time.monotonic()
     w.terminate()
     w.terminate()
-    assert time.monotonic() - start < 1
     thread.join(60)
     assert not thread.is_alive()
     assert not w.running and w.closed
@@ -302,6 +301,30 @@ def test_terminate_asks_again():
     )
     assert isinstance(error, WorkerError) and "terminated" in str(error)
     assert a[1] == 1 and a.owners == 1 and stats("in_flight") == 0
+
+
+def test_terminate_does_not_wait_for_the_end():
+    leave, stay = os.pipe()
+    try:
+        with Worker("def task(p, r):\n    import os\n    r[0][0] = 1\n    os.read(int(p), 1)\n    return b'', ()") as w:
+            a, told = isthmus.zeros(1), []
+
+            def terminate():
+                while not a[0]:
+                    pass
+                w.terminate()
+                told.append(w.running)  # in C, which isn't interrupted
+                os.write(stay, b"x")
+
+            thread = threading.Thread(target=terminate)
+            thread.start()
+            with pytest.raises(WorkerError, match="terminated"):
+                w.call(b"%d" % leave, (a,))
+            thread.join(60)
+            assert told == [True]
+    finally:
+        os.close(leave)
+        os.close(stay)
 
 
 def test_terminate_when_idle_refuses_later_calls():

@@ -1,4 +1,4 @@
-"""Arrays through CPython's own carriers, each version's own. Issue 2, tests 3, 4 and 5."""
+"""Arrays through CPython's own carriers, each version's own."""
 
 import gc
 import sys
