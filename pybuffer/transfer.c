@@ -71,17 +71,17 @@ static PyObject *transfer_release(PyObject *self, PyObject *Py_UNUSED(ignored)) 
 
 /* As the array itself: under a lease, or by its contents. A failure leaves it as it was. */
 static PyObject *transfer_reduce(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    ist_message *message = take_or_raise(self);
+    ist_message *message = transfer_peek(self);
     PyObject *a = message == NULL ? NULL : message_receive(state_of_transfer(self), message);
-    if (a == NULL)
+    PyObject *reduced = a == NULL ? NULL : PyObject_CallMethod(a, "__reduce__", NULL);
+    Py_XDECREF(a);
+    if (reduced == NULL)
         return NULL;
-    PyObject *reduced = PyObject_CallMethod(a, "__reduce__", NULL);
-    if (reduced == NULL) {
-        PyObject *raised = PyErr_GetRaisedException();
-        ((TransferObject *)self)->message = message_from_array((SharedArrayObject *)a);
-        PyErr_SetRaisedException(raised);
-    }
-    Py_DECREF(a);
+    message = take_or_raise(self); /* NULL: somebody else was faster; the lease runs out */
+    if (message == NULL)
+        Py_CLEAR(reduced);
+    else
+        message_free(message);
     return reduced;
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 from ._core import SharedArray, dtype
 
 __all__ = [
+    "MAIN_NAMES",
     "find",
     "find_global",
     "flags",
@@ -234,6 +235,7 @@ def is_plain(ndarray: Any) -> bool:
 
 # ---- names in trusted messages -------------------------------------------------------------------------------------
 
+MAIN_NAMES = ("__main__", "__mp_main__")  # the script, and the script as a worker runs it again
 finder: Callable[[str, str], Any] | None = None  # in a worker: how it finds what its parent names
 
 

@@ -35,11 +35,10 @@ __all__ = ["Pickling", "Unpickling", "lies_in"]
 _NEVER = 1 << 62
 # What an interpreter's handle is of, and the message has another of.
 _BY_REFERENCE = (SharedArray, Queue, Lock, RLock, Condition, Semaphore, BoundedSemaphore, Event, Barrier)
-_MAIN_NAMES = ("__main__", "__mp_main__")  # the script, and the script as a worker runs it again
 
 
 class Pickling:
-    """Makes the pickles of one message: called with an object, returns the bytes and the arrays that belong to them.
+    """Makes the pickles of one message: called with an object, returns the bytes and the arrays, handles and Transfers that belong to them.
 
     main_by_value: what ``__main__`` defines can't be found by its name on the other side. Then cloudpickle is used if there is one;
         otherwise such a function or class raises PicklingError.
@@ -130,17 +129,15 @@ class _Collected:
     """What one pickler puts beside its bytes."""
 
     def __init__(self, shared_from: int = _NEVER, lent: Sequence[SharedArray[Any]] = ()) -> None:
-        self.arrays: list[SharedArray[Any]] = []
+        self.arrays: list[Any] = []
         self.shared_from = shared_from
         self.lent = lent
 
     def reduce(self, obj: Any) -> Any:
         kind = type(obj)
-        if kind in _BY_REFERENCE:
-            self.arrays.append(obj._handle())  # the message's own: the sender may release its own at once
-            return _array, (len(self.arrays) - 1,)
-        if kind is Transfer:
-            self.arrays.append(obj._take())
+        if kind in _BY_REFERENCE or kind is Transfer:
+            # the message's own: the sender may release its own at once. A Transfer is used up when the message is sent
+            self.arrays.append(obj if kind is Transfer else obj._handle())
             return _array, (len(self.arrays) - 1,)
         if kind.__name__ == "array" and kind.__module__ == "array":
             _count_copied(obj.itemsize * len(obj))
@@ -179,7 +176,7 @@ class _NoMainPickler(_Pickler):
     """Refuses what the other side could not find, rather than letting it fail there."""
 
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, (FunctionType, type)) and obj.__module__ in _MAIN_NAMES:
+        if isinstance(obj, (FunctionType, type)) and obj.__module__ in _clone.MAIN_NAMES:
             raise pickle.PicklingError(
                 f"{obj.__qualname__} is defined in an interactive session, a notebook, -c or a package's __main__.py, "
                 "where a worker can't find it: move it to a module, or install cloudpickle "

@@ -30,8 +30,6 @@ REPLY_HEAD = 9  # bytes: how many array bytes the worker copied, which the paren
 PATIENCE = 10.0  # seconds that a process has to end when it was told to
 
 _busy = False
-
-
 _NO_ARRAYS = pickle.dumps((), 5)
 
 
@@ -50,8 +48,8 @@ def read_frame(frame: bytes, head: int) -> tuple[bytes, memoryview, Arrays]:
 
 
 def main(connection: Connection[bytes, bytes], main_by_value: bool) -> None:
-    # Ctrl-C reaches every process of a terminal. What it means here is decided by the parent, which terminates its workers or not.
     _clone.finder = _find
+    # Ctrl-C reaches every process of a terminal. What it means here is decided by the parent, which terminates its workers or not.
     signal.signal(signal.SIGINT, _ignore)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.register_at_fork(after_in_child=connection.close)  # a task's children must not keep it open, nor speak for the worker
@@ -114,7 +112,7 @@ def _find(module: str, name: str) -> Any:
     try:
         return _clone.imported(module, name)
     except AttributeError as error:
-        if module in _worker.MAIN_NAMES:
+        if module in _clone.MAIN_NAMES:
             error.add_note(_worker.NOT_IN_MAIN)
         raise
 

@@ -33,7 +33,6 @@ NOT_IN_MAIN = (
 RECEIVING = "This is from receiving the call in the worker. If an argument is a number of numpy's, send x.item()."
 SENDING = "The task was done; this is from sending its result."
 
-MAIN_NAMES = ("__main__", "__mp_main__")  # the script, and the script as a worker runs it again
 replaying = False  # the parent's script is being run again, so that its functions exist here
 
 _main_source: tuple[str, str] | None = None  # ("path", …), ("name", …); None: can't be run again
@@ -120,7 +119,7 @@ def run_chunk(function: Any, chunk: tuple[tuple[Any, ...], ...]) -> list[Any]:
 
 def find(module: str, name: str) -> Any:
     """What a message from the parent names."""
-    return _find_in_main(name) if module in MAIN_NAMES else _refused.find(module, name)
+    return _find_in_main(name) if module in _clone.MAIN_NAMES else _refused.find(module, name)
 
 
 def _find_in_main(name: str) -> Any:

@@ -7,6 +7,7 @@ import decimal
 import gc
 import os
 import pickle
+import queue
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from allocations import fails_at
 from carriers import Channel, Interpreter, run_script
 from clone_types import WAYS, by_bytes, raised
 from isthmus import _core
+from pool_tasks import Plain
 
 pytestmark = pytest.mark.matrix
 
@@ -170,6 +172,25 @@ def test_a_transfer_object_in_a_message() -> None:
     with pytest.raises(ist.DetachedError, match="meanwhile"):
         ist.clone([t, types.Money(1)])
     assert ist.stats()["in_flight"] == 0
+
+
+def test_a_transfer_object_in_a_pickle() -> None:
+    t, q = ist.array([1, 2]).transfer(), ist.Queue[Any](1)
+    with pytest.raises(TypeError, match="lock"):
+        ist.clone([Plain(t), threading.Lock()], fallback="pickle")
+    with pytest.raises(ist.CloneError, match="a Transfer goes by reference"):
+        ist.dumps(Plain(t), fallback="pickle")
+    q.put(1)
+    with pytest.raises(queue.Full):
+        q.put_nowait(Plain(t), fallback="pickle")
+    assert not t.detached and ist.stats()["in_flight"] == 1
+    q.get()
+    q.put([Plain(t), t], fallback="pickle")
+    assert t.detached
+    plain, a = q.get()
+    assert plain.content is a and a.tolist() == [1, 2] and a.owners == 1
+    with pytest.raises(ist.DetachedError, match="once"):
+        ist.clone(Plain(t), fallback="pickle")
 
 
 @WAYS

@@ -6,6 +6,7 @@ from typing import Any
 
 import isthmus as ist
 import pytest
+from allocations import fails_at
 from carriers import Channel, Interpreter, is_shareable
 from kind_tasks import identity
 
@@ -127,6 +128,22 @@ def test_a_pickle_that_fails_leaves_it_as_it_was(monkeypatch: pytest.MonkeyPatch
         pickle.dumps(t)
     assert not t.detached and in_flight() == 1
     assert t._take().size == 1
+
+
+def test_a_pickle_without_memory_leaves_it_as_it_was() -> None:
+    reduced: list[Any] = [None]
+
+    def reduce(t: Any) -> None:
+        reduced[0] = t.__reduce__()
+
+    for n in range(50):
+        t = ist.array([n]).transfer()
+        failed = fails_at(n, lambda t=t: reduce(t))  # type: ignore[misc]
+        assert t.detached != failed, n
+        a = t._take() if failed else reduced[0][0](*reduced[0][1])
+        assert a.tolist() == [n] and in_flight() == 0 and ist.stats()["leases"] == 0
+        a.release()
+    assert not failed
 
 
 def test_by_value() -> None:
