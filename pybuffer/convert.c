@@ -316,6 +316,7 @@ static int assign_sequence(core_state *state, SharedArrayObject *owner, const st
     discovery found;
     if (discover(state, value, to->dtype, how, &found) < 0)
         return -1;
+    discovery_clear(&found); /* what the values are by themselves: the target's dtype counts */
     Py_ssize_t nbytes = shape_bytes(found.ndim, found.shape, to->dtype->itemsize);
     if (nbytes < 0)
         return -1;

@@ -3,6 +3,7 @@
 import array
 import ctypes
 import gc
+import sys
 from typing import Any
 
 import isthmus as ist
@@ -124,6 +125,15 @@ def test_values_that_do_not_fit_the_dtype() -> None:
             with pytest.raises(error):
                 wrong()
     assert a.tolist() == [0]
+
+
+def test_a_list_as_times_leaves_no_dtype_behind() -> None:
+    a, unit = ist.zeros(3, "M8"), ist.dtype("M8[Y]")
+    before = sys.getrefcount(unit)
+    for _ in range(10):
+        with pytest.raises(ValueError, match="outside what the unit can express"):
+            a[:] = ["2020", "2021", "2022"]
+    assert sys.getrefcount(unit) == before
 
 
 def test_lists_that_change_while_they_are_read() -> None:
