@@ -106,10 +106,8 @@ static PyObject *core_rebuild(PyObject *module, PyObject *arguments) {
     return token_receive(state, segment, &token);
 }
 
-/* Lengths of a tuple into shape; their product in *items. */
-static int lengths_from_tuple(PyObject *tuple, Py_ssize_t *shape, Py_ssize_t *items) {
-    Py_ssize_t product = 1;
-    bool too_many = false, empty = false;
+/* Lengths of a tuple into shape, which has room. */
+static int lengths_from_tuple(PyObject *tuple, Py_ssize_t *shape) {
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++) {
         shape[i] = PyLong_AsSsize_t(PyTuple_GET_ITEM(tuple, i));
         if (shape[i] == -1 && PyErr_Occurred())
@@ -118,10 +116,7 @@ static int lengths_from_tuple(PyObject *tuple, Py_ssize_t *shape, Py_ssize_t *it
             PyErr_Format(PyExc_ValueError, "a pickled array with a length of %zd", shape[i]);
             return -1;
         }
-        empty |= shape[i] == 0;
-        too_many |= __builtin_mul_overflow(product, shape[i], &product);
     }
-    *items = empty ? 0 : too_many ? PY_SSIZE_T_MAX : product;
     return 0;
 }
 
@@ -136,7 +131,7 @@ static PyObject *core_rebuild_contents(PyObject *module, PyObject *arguments) {
     Py_buffer contents;
     if (!PyArg_ParseTuple(arguments, "s#O!y*:_rebuild_contents", &spec, &spec_length, &PyTuple_Type, &lengths, &contents))
         return NULL;
-    Py_ssize_t shape[IST_MAX_NDIM], items, bytes;
+    Py_ssize_t shape[IST_MAX_NDIM], bytes;
     ist_segment segment;
     DTypeObject *dtype = dtype_from_spec(state, spec, spec_length);
     if (dtype == NULL)
@@ -150,9 +145,10 @@ static PyObject *core_rebuild_contents(PyObject *module, PyObject *arguments) {
         PyErr_Format(PyExc_ValueError, "a pickled array with %zd dimensions; at most %d", PyTuple_GET_SIZE(lengths), IST_MAX_NDIM);
         goto done;
     }
-    if (lengths_from_tuple(lengths, shape, &items) < 0)
+    const int ndim = (int)PyTuple_GET_SIZE(lengths);
+    if (lengths_from_tuple(lengths, shape) < 0 || (bytes = shape_bytes(ndim, shape, dtype->itemsize)) < 0)
         goto done;
-    if (__builtin_mul_overflow(items, dtype->itemsize, &bytes) || bytes != contents.len) {
+    if (bytes != contents.len) {
         PyErr_Format(PyExc_ValueError, "a pickled array of shape %R and dtype %s with %zd bytes of contents", lengths, dtype->str,
                      contents.len);
         goto done;
@@ -166,7 +162,7 @@ static PyObject *core_rebuild_contents(PyObject *module, PyObject *arguments) {
         memcpy(ist_segment_data(segment), contents.buf, (size_t)bytes);
     ist_count_copied((size_t)bytes);
     ist_segment_set_creator(segment, (uint64_t)state->interpreter);
-    result = (PyObject *)array_new_root(state, segment, dtype, (int)PyTuple_GET_SIZE(lengths), shape, NULL, 0, 0);
+    result = (PyObject *)array_new_root(state, segment, dtype, ndim, shape, NULL, 0, 0);
 done:
     Py_XDECREF(dtype);
     PyBuffer_Release(&contents);

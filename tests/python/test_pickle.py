@@ -468,6 +468,7 @@ def test_by_value_to_another_process():
         (("<i4", (-3, -1), b"x" * 12), ValueError),
         (("<i4", (2**62, 2**62), b""), ValueError),
         (("<i4", (2**62, 4), b""), ValueError),
+        (("<i4", (2**62, 4, 0), b""), ValueError),
         (("<i4", (2**70,), b""), OverflowError),
         (("<i4", (1,) * 65, b"x" * 4), ValueError),
         (("|V17", (2,), b"x" * 17), ValueError),
