@@ -40,6 +40,10 @@ def _gil() -> str:
     return "one for each interpreter" if enabled else "none (free-threaded)"
 
 
+def _libc() -> str:
+    return "-".join(filter(None, platform.libc_ver())) or "another libc"  # musl's is ("", "")
+
+
 def _domain() -> str:
     text = os.environ.get("ISTHMUS_DOMAIN", "")
     return text if text else "none: without /proc this process shares within itself only"
@@ -50,7 +54,7 @@ def _lines() -> Iterator[tuple[str, str]]:
     yield "isthmus", f"{isthmus.__version__}, {os.path.dirname(isthmus.__file__)}"
     yield "Python", f"{platform.python_implementation()} {platform.python_version()}, {sys.executable}"
     yield "GIL", _gil()
-    yield "system", f"{platform.system()} {platform.release()}, {platform.machine()}, {'-'.join(platform.libc_ver()) or 'another libc'}"
+    yield "system", f"{platform.system()} {platform.release()}, {platform.machine()}, {_libc()}"
     yield "cross-interpreter data", _core._carriers()
     for module in ("numpy", "cloudpickle"):
         yield module, _installed(module)

@@ -63,13 +63,12 @@ def _report(left: list[SegmentInfo]) -> str:
 
 
 def hammer(target: Callable[..., Any], *args: Any, threads: int = 4, seconds: float = 1.0) -> int:
-    """Calls ``target(*args)`` again and again in that many threads at once, for that long; how often.
+    """Calls ``target(*args)`` again and again in that many threads at once, for that long, and at least once in each; how often.
 
     What one of the calls raises ends all of them, and is raised.
     """
     if threads < 1:
         raise ValueError(f"threads must be at least 1, not {threads}")
-    end = time.monotonic() + seconds
     start = threading.Barrier(threads)
     stop = threading.Event()
     counts, errors = [0] * threads, []
@@ -77,21 +76,25 @@ def hammer(target: Callable[..., Any], *args: Any, threads: int = 4, seconds: fl
     def work(i: int) -> None:
         try:
             start.wait()
-            while not stop.is_set() and time.monotonic() < end:
+            end = time.monotonic() + seconds
+            while True:
                 target(*args)
                 counts[i] += 1
+                if stop.is_set() or time.monotonic() >= end:
+                    return
         except BaseException as error:
             errors.append(error)
             stop.set()
 
     workers = [threading.Thread(target=work, args=(i,), name=f"hammer {i}") for i in range(threads)]
-    for worker in workers:
-        worker.start()
     try:
+        for worker in workers:
+            worker.start()
         for worker in workers:
             worker.join()
     finally:
         stop.set()
+        start.abort()  # of those that wait for one that couldn't be started
     if errors:
         raise errors[0]
     return sum(counts)

@@ -1,11 +1,13 @@
 """What helps to find leaks: ISTHMUS_DEBUG=1, isthmus.testing, `python -m isthmus info`."""
 
 import os
+import platform
 import threading
 from pathlib import Path
 
 import isthmus as ist
 import pytest
+from isthmus import __main__ as info
 from isthmus.testing import hammer, no_leaks
 from scripts import run, write
 
@@ -140,6 +142,12 @@ def test_hammer() -> None:
         hammer(lambda: [][0] if False else (_ for _ in ()).throw(ValueError("broken")), threads=2, seconds=60)
     with pytest.raises(ValueError, match="at least 1, not 0"):
         hammer(int, threads=0)
+    assert hammer(int, threads=2, seconds=0) == 2, "however late it is when all are there"
+
+
+def test_an_unknown_libc_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert dict(info._lines())["system"].endswith(", another libc")
 
 
 @pytest.mark.matrix
