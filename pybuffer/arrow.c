@@ -402,9 +402,14 @@ static int64_t count_nulls(const uint8_t *valid, int64_t offset, int64_t length)
     return nulls;
 }
 
-/* *start: the first element, but of BITS the first byte of all. */
-static int check_array(const struct ArrowSchema *schema, const struct ArrowArray *array, Py_ssize_t itemsize, Py_ssize_t *nbytes,
-                       char **start) {
+/* Where the first element is, but of BITS, whose items have 0 bytes, the first byte of all. The array is checked. */
+static char *elements_of(const struct ArrowArray *array, Py_ssize_t itemsize) {
+    static const char nothing[1]; /* an address for what has no elements */
+    const char *values = array->buffers[1];
+    return (char *)(uintptr_t)(values == NULL ? nothing : values + array->offset * itemsize);
+}
+
+static int check_array(const struct ArrowSchema *schema, const struct ArrowArray *array, Py_ssize_t itemsize, Py_ssize_t *nbytes) {
     if (schema->dictionary != NULL || array->dictionary != NULL) {
         refuse_format(schema->format, "indices into a dictionary; decode it first");
         return -1;
@@ -416,11 +421,8 @@ static int check_array(const struct ArrowSchema *schema, const struct ArrowArray
     if (array->length < 0 || array->offset < 0 || __builtin_add_overflow(array->offset, array->length, &end) ||
         __builtin_mul_overflow(array->length, itemsize, nbytes) || __builtin_mul_overflow(array->offset, itemsize, &skip))
         return raise_impossible("its length and offset are beyond all memory");
-    static const char nothing[1]; /* an address for what has no elements */
-    const char *values = array->buffers[1];
-    if (values == NULL && array->length > 0)
+    if (array->buffers[1] == NULL && array->length > 0)
         return raise_impossible("elements, but no memory");
-    *start = (char *)(uintptr_t)(values == NULL ? nothing : values + skip);
     const int64_t nulls =
         array->null_count == 0 || array->buffers[0] == NULL ? 0 : count_nulls(array->buffers[0], array->offset, array->length);
     if (nulls == 0)
@@ -433,15 +435,14 @@ static int check_array(const struct ArrowSchema *schema, const struct ArrowArray
 /* Takes what `array` describes, on success. */
 static PyObject *import_array(core_state *state, const struct ArrowSchema *schema, struct ArrowArray *array, DTypeObject *dtype) {
     Py_ssize_t nbytes, length = array->length;
-    char *start;
-    if (check_array(schema, array, dtype->itemsize, &nbytes, &start) < 0)
+    if (check_array(schema, array, dtype->itemsize, &nbytes) < 0)
         return NULL;
     struct ArrowArray *moved = malloc(sizeof *moved);
     if (moved == NULL)
         return PyErr_NoMemory();
     *moved = *array;
     ist_segment segment;
-    int error = ist_segment_wrap(start, (size_t)nbytes, imported_free, moved, IST_READONLY, &segment);
+    int error = ist_segment_wrap(elements_of(array, dtype->itemsize), (size_t)nbytes, imported_free, moved, IST_READONLY, &segment);
     if (error != 0) {
         free(moved);
         return raise_error(state, error, "from_arrow() of %zd bytes", nbytes);
@@ -468,9 +469,8 @@ static PyObject *copy_arrays(core_state *state, const struct ArrowSchema *schema
                              DTypeObject *dtype, enum packing packing) {
     const Py_ssize_t there = packing == BITS ? 0 : packing == DAYS ? 4 : dtype->itemsize;
     Py_ssize_t length = 0, nbytes;
-    char *start;
     for (size_t i = 0; i < n; i++) {
-        if (check_array(schema, &arrays[i], there, &nbytes, &start) < 0)
+        if (check_array(schema, &arrays[i], there, &nbytes) < 0)
             return NULL;
         if (__builtin_add_overflow(length, arrays[i].length, &length)) {
             raise_impossible("its lengths are beyond all memory");
@@ -479,10 +479,8 @@ static PyObject *copy_arrays(core_state *state, const struct ArrowSchema *schema
     }
     SharedArrayObject *a = array_create(state, dtype, 1, &length, 0);
     char *to = a == NULL ? NULL : a->data;
-    for (size_t i = 0; i < n && a != NULL; to += arrays[i++].length * dtype->itemsize) {
-        check_array(schema, &arrays[i], there, &nbytes, &start); /* as before; only where it begins */
-        unpack(to, start, packing, &arrays[i], dtype->itemsize);
-    }
+    for (size_t i = 0; i < n && a != NULL; to += arrays[i++].length * dtype->itemsize)
+        unpack(to, elements_of(&arrays[i], there), packing, &arrays[i], dtype->itemsize);
     if (a != NULL)
         ist_count_copied((size_t)a->nbytes);
     return (PyObject *)a;

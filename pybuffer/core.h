@@ -315,7 +315,7 @@ int array_getbuffer(PyObject *self, Py_buffer *view, int flags);
 void array_releasebuffer(PyObject *self, Py_buffer *view);
 
 /* interp.c */
-ist_block *block_join(PyObject *module); /* new counted reference of this interpreter's block, made on first use; NULL with an exception */
+ist_block *block_join(void); /* new counted reference of this interpreter's block, made on first use; NULL with an exception */
 void block_release(ist_block *block);
 int block_add(ist_block *block, SharedArrayObject *root); /* sets root->block, a counted reference; -1: closed, with an exception */
 /* Unlinks, gives up the root's count of the block, block = NULL; at the root's drop, dealloc or detach; idempotent (block is NULL). */

@@ -422,6 +422,7 @@ static int block_make(PyObject *dict) {
     atomic_store_explicit(&block->interpreter, PyInterpreterState_Get(), memory_order_relaxed);
     PyObject *capsule = PyCapsule_New(block, BLOCK_KEY, block_capsule_destroy);
     if (capsule == NULL) {
+        block_end_holder(block);
         block_release(block);
         return -1;
     }
@@ -432,8 +433,7 @@ static int block_make(PyObject *dict) {
     return winner != NULL ? 0 : -1;
 }
 
-ist_block *block_join(PyObject *module) {
-    (void)module;
+ist_block *block_join(void) {
     PyObject *dict = PyInterpreterState_GetDict(PyInterpreterState_Get()); /* borrowed */
     if (dict == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "isthmus: this interpreter has no dict for extensions");

@@ -341,7 +341,7 @@ PyObject *token_clear(parsed_token *token) {
     return NULL;
 }
 
-/* Nobody's to touch as an array. */
+/* Nobody's to touch as an array: a queue's, or a lock's or the like. */
 static bool is_of_a_handle(ist_segment segment) {
     const ist_kind kind = ist_segment_kind(segment);
     return kind == IST_KIND_QUEUE || kind == IST_KIND_LOCK;
@@ -355,7 +355,7 @@ PyObject *token_receive(core_state *state, ist_segment segment, parsed_token *to
     const uint32_t flags = d->readonly ? ARRAY_READONLY : 0;
     PyObject *a = NULL;
     if (is_of_a_handle(segment)) {
-        token_refuse("its segment is a queue's");
+        token_refuse("its segment is a queue's or a lock's");
         ist_segment_release(segment);
     } else if (d->tracks) {
         a = (PyObject *)array_new_tracking(state, segment, token->dtype, d->ndim, d->shape, flags);

@@ -191,7 +191,7 @@ static PyObject *core_configure(PyObject *module, PyObject *const *args, Py_ssiz
         return NULL;
     }
     if (error == -EINVAL) {
-        PyErr_Format(PyExc_ValueError, "heap_size must be a number of bytes of at least 1 MiB, not %zu", options.heap_size);
+        PyErr_Format(PyExc_ValueError, "heap_size must be a number of bytes of at least 1 MiB, not %zu", options.heap_size); /* the others fit */
         return NULL;
     }
     if (error != 0)
@@ -303,7 +303,7 @@ static int core_exec(PyObject *module) {
     state->interpreter = PyInterpreterState_GetID(PyInterpreterState_Get());
     if (state->interpreter < 0)
         return -1;
-    state->block = block_join(module);
+    state->block = block_join();
     if (state->block == NULL)
         return -1;
     if (errors_init(module, state) < 0 || info_init(module, state) < 0 || dtype_init(module, state) < 0 || array_init(module, state) < 0 ||

@@ -243,7 +243,7 @@ def test_tokens_of_one_kind_are_none_of_another() -> None:
     q, a = ist.Queue[Any](), ist.zeros(2)
     ours, theirs = bytearray(q.token()), bytearray(a.token())
     theirs[16:40] = ours[16:40]
-    with pytest.raises(ValueError, match="its segment is a queue's"):
+    with pytest.raises(ValueError, match="its segment is a queue's or a lock's"):
         ist.attach(theirs)
     ours[16:40] = a.token()[16:40]
     with pytest.raises(ValueError, match="not a token of a Queue: its segment is something else"):
