@@ -1,5 +1,5 @@
-/* array.h: what the files behind SharedArray share among themselves: array.c buffer.c index.c assign.c copy.c convert.c create.c shape.c
- * compare.c reduce.c. The face to the rest of the extension is core.h.
+/* array.h: what the files behind SharedArray share among themselves: array.c and ownership.c, and all that read, write, make or export its
+ * elements. The face to the rest of the extension is core.h.
  *
  * A word on pins: everything here that reads or writes an array's memory stands on the root's hold meanwhile (hold_enter), so that
  * release() from an __index__, from another thread or from a destructor ends a handle and never the memory in use (README.md, A4).
@@ -221,6 +221,8 @@ int exchange_adopt(core_state *state, PyObject *object, SharedArrayObject **out)
 extern PyMethodDef memmap_functions[];
 extern PyMethodDef memmap_methods[];
 int atomics_init(PyObject *module); /* atomics.c */
+/* Of a method's row: vectorcall arguments, with or without keywords. */
+#define FAST(function) ((PyCFunction)(void (*)(void))(function)), METH_FASTCALL
 #define KEYWORDS(function) ((PyCFunction)(void (*)(void))(function)), METH_FASTCALL | METH_KEYWORDS
 
 /* ---- arguments.c ------------------------------------------------------------------------------------------------------------------- */

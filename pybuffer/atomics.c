@@ -382,7 +382,7 @@ static PyObject *wait_begin(PyObject *module, PyObject *const *args, Py_ssize_t 
 }
 
 static PyMethodDef wait_functions[] = {
-    {"_wait_begin", (PyCFunction)(void (*)(void))wait_begin, METH_FASTCALL, NULL},
+    {"_wait_begin", FAST(wait_begin), NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -416,7 +416,6 @@ static PyObject *atomics_notify(PyObject *module, PyObject *const *args, Py_ssiz
 
 /* ---- functions --------------------------------------------------------------------------------------------------------------------- */
 
-#define FAST(function) ((PyCFunction)(void (*)(void))(function)), METH_FASTCALL
 #define OLD " Returns the\nelement's value before."
 
 static PyMethodDef atomics_functions[] = {

@@ -98,7 +98,7 @@ static PyObject *barrier_wait(PyObject *self, PyObject *const *args, Py_ssize_t 
     uint64_t deadline;
     if (bind_arguments(&parameters, args, nargs, kwnames, given) < 0 || wait_deadline(given[0], &deadline) < 0)
         return NULL;
-    if (deadline == UINT64_MAX && usual >= 0)
+    if ((given[0] == NULL || given[0] == Py_None) && usual >= 0)
         deadline = usual == 0 ? 0 : deadline_after(usual);
     if (handle_enter(h) < 0)
         return NULL;
@@ -110,41 +110,22 @@ static PyObject *barrier_wait(PyObject *self, PyObject *const *args, Py_ssize_t 
     return error != 0 ? NULL : PyLong_FromUnsignedLong(a.index);
 }
 
-static PyObject *change(PyObject *self, int (*call)(ist_sync *), const char *function) {
-    SharedHandle *h = (SharedHandle *)self;
-    if (handle_enter(h) < 0)
-        return NULL;
-    const int error = call(sync_of(h));
-    if (error != 0)
-        raise_sync_error(h, error, function);
-    handle_leave(h);
-    return error != 0 ? NULL : Py_NewRef(Py_None);
-}
-static PyObject *barrier_reset(PyObject *self, PyObject *Py_UNUSED(ignored)) { return change(self, ist_barrier_reset, "reset"); }
-static PyObject *barrier_abort(PyObject *self, PyObject *Py_UNUSED(ignored)) { return change(self, ist_barrier_abort, "abort"); }
+static PyObject *barrier_reset(PyObject *self, PyObject *Py_UNUSED(ignored)) { return sync_call_plain(self, ist_barrier_reset, "reset"); }
+static PyObject *barrier_abort(PyObject *self, PyObject *Py_UNUSED(ignored)) { return sync_call_plain(self, ist_barrier_abort, "abort"); }
 
 /* ---- the type ------------------------------------------------------------------------------------------------------------------------------- */
 
-static int read_info(PyObject *self, ist_sync_info *info) {
-    SharedHandle *h = (SharedHandle *)self;
-    if (handle_enter(h) < 0)
-        return -1;
-    ist_sync_read_info(sync_of(h), info);
-    handle_leave(h);
-    return 0;
-}
-
 static PyObject *get_parties(PyObject *self, void *Py_UNUSED(closure)) {
     ist_sync_info info;
-    return read_info(self, &info) < 0 ? NULL : PyLong_FromUnsignedLongLong(info.limit);
+    return sync_read_info(self, &info) < 0 ? NULL : PyLong_FromUnsignedLongLong(info.limit);
 }
 static PyObject *get_n_waiting(PyObject *self, void *Py_UNUSED(closure)) {
     ist_sync_info info;
-    return read_info(self, &info) < 0 ? NULL : PyLong_FromUnsignedLongLong(info.value);
+    return sync_read_info(self, &info) < 0 ? NULL : PyLong_FromUnsignedLongLong(info.value);
 }
 static PyObject *get_broken(PyObject *self, void *Py_UNUSED(closure)) {
     ist_sync_info info;
-    return read_info(self, &info) < 0 ? NULL : PyBool_FromLong(info.broken);
+    return sync_read_info(self, &info) < 0 ? NULL : PyBool_FromLong(info.broken);
 }
 
 static PyObject *barrier_repr(PyObject *self) {
@@ -152,7 +133,7 @@ static PyObject *barrier_repr(PyObject *self) {
     ist_sync_info info;
     if (!handle_is_usable(h))
         return PyUnicode_FromString("<isthmus.Barrier, detached>");
-    if (read_info(self, &info) < 0)
+    if (sync_read_info(self, &info) < 0)
         return NULL;
     if (info.broken)
         return PyUnicode_FromFormat("<isthmus.Barrier %u.%u: broken>", h->segment.index, h->segment.generation);
@@ -203,7 +184,7 @@ static void barrier_dealloc(PyObject *self) {
 }
 
 static const PyMethodDef own_methods[] = {
-    {"wait", FAST_KEYWORDS(barrier_wait),
+    {"wait", KEYWORDS(barrier_wait),
      PyDoc_STR(
          "wait($self, /, timeout=None)\n--\n\n"
          "Waits until all parties have called it. How many came before. threading.BrokenBarrierError if the barrier is broken or reset\n"

@@ -50,23 +50,14 @@ static int check_owned(SharedHandle *h, const char *what) {
     return -1;
 }
 
-struct again {
-    uint32_t holder, count;
-};
-
-static int call_lock_count(ist_sync *s, void *argument, ist_waiting *w) {
-    const struct again *again = argument;
-    return ist_lock_lock_count(s, again->holder, again->count, w);
-}
-
 /* Takes the lock again, whatever comes in between: an exception that is raised meanwhile stands when it is taken. false: released. */
-static bool lock_again(SharedHandle *h, struct again *again) {
+static bool lock_again(SharedHandle *h, lock_taking *taking) {
     ist_waiting begun = {0};
     PyObject *raised = PyErr_GetRaisedException();
     for (;;) {
-        int error = ist_lock_lock_count(sync_of(h), again->holder, again->count, NULL);
+        int error = lock_take(sync_of(h), taking, NULL);
         if (error == -EAGAIN)
-            error = sync_wait(h, call_lock_count, again, UINT64_MAX, &begun);
+            error = sync_wait(h, lock_take, taking, UINT64_MAX, &begun);
         if (error == -EOWNERDEAD) {
             raise_abandoned(h);
         } else if (error != -EINTR) {
@@ -104,7 +95,7 @@ static int sleep_until_notified(ist_wait *w, uint64_t deadline) {
 
 /* The handle is entered. As sleep_until_notified. */
 static int wait_until(SharedHandle *h, uint64_t deadline) {
-    struct again again = {block_holder(state_of_sync((PyObject *)h)->block), 1};
+    lock_taking taking = {block_holder(state_of_sync((PyObject *)h)->block), 1};
     ist_sync *s = sync_of(h);
     ist_wait w;
     if (check_owned(h, "wait") < 0)
@@ -117,14 +108,14 @@ static int wait_until(SharedHandle *h, uint64_t deadline) {
             raise_sync_error(h, error, "wait");
         return -1;
     }
-    error = ist_sync_type_of(s) == IST_RLOCK ? ist_lock_unlock_all(s, &again.count) : ist_lock_unlock(s);
-    if (error != 0) {
+    error = ist_sync_type_of(s) == IST_RLOCK ? ist_lock_unlock_all(s, &taking.count) : ist_lock_unlock(s);
+    if (error != 0) { /* the parent's, or given back by another thread meanwhile */
         ist_wait_cancel(&w);
-        PyErr_SetString(PyExc_RuntimeError, "cannot wait on un-acquired lock");
+        raise_unlock_error(h, error, "wait");
         return -1;
     }
     const int notified = sleep_until_notified(&w, deadline);
-    return lock_again(h, &again) && !PyErr_Occurred() ? notified : -1;
+    return lock_again(h, &taking) && !PyErr_Occurred() ? notified : -1;
 }
 
 static PyObject *condition_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
@@ -239,18 +230,18 @@ static PyObject *condition_repr(PyObject *self) {
 }
 
 static const PyMethodDef own_methods[] = {
-    {"acquire", FAST_KEYWORDS(lock_method_acquire),
+    {"acquire", KEYWORDS(lock_method_acquire),
      PyDoc_STR("acquire($self, /, blocking=True, timeout=-1)\n--\n\nTakes the lock, as its own acquire() does.")},
     {"release", lock_method_release, METH_NOARGS, PyDoc_STR("release($self, /)\n--\n\nGives the lock back.")},
     {"locked", lock_method_locked, METH_NOARGS, PyDoc_STR("locked($self, /)\n--\n\nWhether somebody has the lock, as of a moment.")},
-    {"wait", FAST_KEYWORDS(condition_wait),
+    {"wait", KEYWORDS(condition_wait),
      PyDoc_STR("wait($self, /, timeout=None)\n--\n\n"
                "Gives the lock back, waits until notified, at most timeout seconds, and takes the lock again. Whether it was notified.\n"
                "If whoever had the lock then died, LockAbandonedError is raised with the lock held, as `with` demands.")},
-    {"wait_for", FAST_KEYWORDS(condition_wait_for),
+    {"wait_for", KEYWORDS(condition_wait_for),
      PyDoc_STR(
          "wait_for($self, /, predicate, timeout=None)\n--\n\nWaits until predicate() is true, at most timeout seconds. Its last result.")},
-    {"notify", FAST_KEYWORDS(condition_notify),
+    {"notify", KEYWORDS(condition_notify),
      PyDoc_STR(
          "notify($self, /, n=1)\n--\n\nWakes n of those that wait, the longest waiting first. RuntimeError without the lock. One that is\n"
          "killed before it has heard of it passes it on.")},

@@ -16,22 +16,18 @@ int rlock_open(SharedHandle *h, ist_segment segment, const unsigned char *Py_UNU
 
 /* ---- taking and giving back ----------------------------------------------------------------------------------------------------------- */
 
-struct taking {
-    uint32_t holder, count;
-};
-
-static int call_lock(ist_sync *s, void *argument, ist_waiting *w) {
-    const struct taking *taking = argument;
+int lock_take(ist_sync *s, void *argument, ist_waiting *w) {
+    const lock_taking *taking = argument;
     return ist_lock_lock_count(s, taking->holder, taking->count, w);
 }
 
-/* So often, if it is an RLock that this thread hasn't. */
+/* By whatever handle of it: 1, 0 (not in time), -1 with an exception. The handle is entered. */
 static int acquire_count(SharedHandle *h, uint32_t count, uint64_t deadline) {
-    struct taking taking = {block_holder(state_of_sync((PyObject *)h)->block), count};
+    lock_taking taking = {block_holder(state_of_sync((PyObject *)h)->block), count};
     ist_waiting at_once = {0};
-    int error = ist_lock_lock_count(sync_of(h), taking.holder, count, deadline == 0 ? &at_once : NULL);
+    int error = lock_take(sync_of(h), &taking, deadline == 0 ? &at_once : NULL);
     if (error == -EAGAIN && deadline != 0)
-        error = sync_wait(h, call_lock, &taking, deadline, NULL);
+        error = sync_wait(h, lock_take, &taking, deadline, NULL);
     switch (error) {
     case 0: return 1;
     case -EAGAIN:
@@ -41,26 +37,21 @@ static int acquire_count(SharedHandle *h, uint32_t count, uint64_t deadline) {
     }
 }
 
-int lock_acquire(SharedHandle *h, uint64_t deadline) { return acquire_count(h, 1, deadline); }
-
-int lock_release(SharedHandle *h) {
-    const int error = ist_lock_unlock(sync_of(h));
-    switch (error) {
-    case 0: return 0;
-    case -EPERM:
+void raise_unlock_error(SharedHandle *h, int error, const char *function) {
+    if (error == -EPERM)
         PyErr_SetString(PyExc_RuntimeError,
                         ist_sync_type_of(sync_of(h)) == IST_LOCK ? "release unlocked lock" : "cannot release un-acquired lock");
-        return -1;
-    case -EACCES: PyErr_SetString(PyExc_RuntimeError, "the lock is held by the parent process: a forked child can't release it"); return -1;
-    default: raise_sync_error(h, error, "release"); return -1;
-    }
+    else if (error == -EACCES)
+        PyErr_SetString(PyExc_RuntimeError, "the lock is held by the parent process: a forked child can't release it");
+    else
+        raise_sync_error(h, error, function);
 }
 
 static PyObject *acquire(PyObject *self, uint64_t deadline) {
     SharedHandle *h = (SharedHandle *)self;
     if (handle_enter(h) < 0)
         return NULL;
-    const int taken = lock_acquire(h, deadline);
+    const int taken = acquire_count(h, 1, deadline);
     handle_leave(h);
     return taken < 0 ? NULL : PyBool_FromLong(taken);
 }
@@ -80,9 +71,11 @@ PyObject *lock_method_release(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     SharedHandle *h = (SharedHandle *)self;
     if (handle_enter(h) < 0)
         return NULL;
-    const int error = lock_release(h);
+    const int error = ist_lock_unlock(sync_of(h));
+    if (error != 0)
+        raise_unlock_error(h, error, "release");
     handle_leave(h);
-    return error < 0 ? NULL : Py_NewRef(Py_None);
+    return error != 0 ? NULL : Py_NewRef(Py_None);
 }
 
 PyObject *lock_method_enter(PyObject *self, PyObject *Py_UNUSED(ignored)) { return acquire(self, UINT64_MAX); }
@@ -91,30 +84,21 @@ PyObject *lock_method_exit(PyObject *self, PyObject *const *Py_UNUSED(args), Py_
     return lock_method_release(self, NULL);
 }
 
-static int read_info(PyObject *self, ist_sync_info *info) {
-    SharedHandle *h = (SharedHandle *)self;
-    if (handle_enter(h) < 0)
-        return -1;
-    ist_sync_read_info(sync_of(h), info);
-    handle_leave(h);
-    return 0;
-}
-
 PyObject *lock_method_locked(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     ist_sync_info info;
-    return read_info(self, &info) < 0 ? NULL : PyBool_FromLong(info.value != 0);
+    return sync_read_info(self, &info) < 0 ? NULL : PyBool_FromLong(info.value != 0);
 }
 
 /* ---- RLock: what threading's has for Condition ------------------------------------------------------------------------------------------ */
 
 static PyObject *rlock_is_owned(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     ist_sync_info info;
-    return read_info(self, &info) < 0 ? NULL : PyBool_FromLong(info.mine);
+    return sync_read_info(self, &info) < 0 ? NULL : PyBool_FromLong(info.mine);
 }
 
 static PyObject *rlock_recursion_count(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     ist_sync_info info;
-    return read_info(self, &info) < 0 ? NULL : PyLong_FromUnsignedLongLong(info.mine ? info.value : 0);
+    return sync_read_info(self, &info) < 0 ? NULL : PyLong_FromUnsignedLongLong(info.mine ? info.value : 0);
 }
 
 static PyObject *rlock_release_save(PyObject *self, PyObject *Py_UNUSED(ignored)) {
@@ -123,10 +107,8 @@ static PyObject *rlock_release_save(PyObject *self, PyObject *Py_UNUSED(ignored)
     if (handle_enter(h) < 0)
         return NULL;
     const int error = ist_lock_unlock_all(sync_of(h), &count);
-    if (error == -EPERM)
-        PyErr_SetString(PyExc_RuntimeError, "cannot release un-acquired lock");
-    else if (error != 0)
-        raise_sync_error(h, error, "_release_save");
+    if (error != 0)
+        raise_unlock_error(h, error, "_release_save");
     handle_leave(h);
     return error != 0 ? NULL : PyLong_FromUnsignedLong(count);
 }
@@ -151,7 +133,7 @@ static PyObject *lock_repr(PyObject *self) {
     ist_sync_info info;
     if (!handle_is_usable(h))
         return PyUnicode_FromFormat("<isthmus.%s, detached>", name);
-    if (read_info(self, &info) < 0)
+    if (sync_read_info(self, &info) < 0)
         return NULL;
     if (info.value != 0)
         return PyUnicode_FromFormat("<isthmus.%s %u.%u: locked%s>", name, h->segment.index, h->segment.generation,
@@ -179,7 +161,7 @@ static PyObject *rlock_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     "LockAbandonedError, once, if whoever held it died: it isn't held then, and free again."
 
 static const PyMethodDef lock_methods[] = {
-    {"acquire", FAST_KEYWORDS(lock_method_acquire), PyDoc_STR(ACQUIRE_DOC)},
+    {"acquire", KEYWORDS(lock_method_acquire), PyDoc_STR(ACQUIRE_DOC)},
     {"release", lock_method_release, METH_NOARGS,
      PyDoc_STR("release($self, /)\n--\n\nGives the lock back, whoever took it. RuntimeError if nobody has it.")},
     {"locked", lock_method_locked, METH_NOARGS, PyDoc_STR("locked($self, /)\n--\n\nWhether somebody has it, as of a moment.")},
@@ -189,7 +171,7 @@ static const PyMethodDef lock_methods[] = {
 };
 
 static const PyMethodDef rlock_methods[] = {
-    {"acquire", FAST_KEYWORDS(lock_method_acquire), PyDoc_STR(ACQUIRE_DOC " The thread that has it takes it once more.")},
+    {"acquire", KEYWORDS(lock_method_acquire), PyDoc_STR(ACQUIRE_DOC " The thread that has it takes it once more.")},
     {"release", lock_method_release, METH_NOARGS,
      PyDoc_STR("release($self, /)\n--\n\nGives it back once. RuntimeError if this thread hasn't it.")},
     {"locked", lock_method_locked, METH_NOARGS, PyDoc_STR("locked($self, /)\n--\n\nWhether somebody has it, as of a moment.")},

@@ -191,7 +191,8 @@ static PyObject *core_configure(PyObject *module, PyObject *const *args, Py_ssiz
         return NULL;
     }
     if (error == -EINVAL) {
-        PyErr_Format(PyExc_ValueError, "heap_size must be a number of bytes of at least 1 MiB, not %zu", options.heap_size); /* the others fit */
+        PyErr_Format(PyExc_ValueError, "heap_size must be a number of bytes of at least 1 MiB, not %zu",
+                     options.heap_size); /* the others fit */
         return NULL;
     }
     if (error != 0)

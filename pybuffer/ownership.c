@@ -207,6 +207,6 @@ PyMethodDef ownership_methods[] = {
          "transfer($self, /)\n--\n\nMoves this handle's reference into a one-shot object, which any carrier of arrays takes in the array's stead; the\n"
          "handle is detached then. Other owners keep theirs. BufferError while memoryviews, ndarrays or a lent address look at the memory.")},
     {"__enter__", array_enter, METH_NOARGS, NULL},
-    {"__exit__", (PyCFunction)(void (*)(void))array_exit, METH_FASTCALL, NULL},
+    {"__exit__", FAST(array_exit), NULL},
     {NULL, NULL, 0, NULL},
 };

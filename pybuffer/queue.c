@@ -462,20 +462,18 @@ static PyObject *queue_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return handle_new(state, SHARE_QUEUE, segment, NULL, 0);
 }
 
-#define FAST_KEYWORDS(function) ((PyCFunction)(void (*)(void))(function)), METH_FASTCALL | METH_KEYWORDS
-
 static const PyMethodDef own_methods[] = {
-    {"put", FAST_KEYWORDS(queue_put),
+    {"put", KEYWORDS(queue_put),
      PyDoc_STR(
          "put($self, /, obj, block=True, timeout=None, *, transfer=(), fallback=None)\n--\n\n"
          "Puts a structured clone of obj at the end; arrays, queues and the like in it go by reference. Waits while the queue is\n"
          "full, at most timeout seconds (Full then). ShutDown after shutdown(). transfer: arrays in obj whose references move along:\n"
          "these handles are detached then, and untouched if it fails. fallback=\"pickle\": what can't be cloned is pickled.")},
-    {"get", FAST_KEYWORDS(queue_get),
+    {"get", KEYWORDS(queue_get),
      PyDoc_STR("get($self, /, block=True, timeout=None)\n--\n\n"
                "Takes the first message. Waits while there is none, at most timeout seconds (Empty then). ShutDown when the queue is shut\n"
                "down and empty. A message that can't be decoded here is gone, and the exception says why.")},
-    {"put_nowait", FAST_KEYWORDS(queue_put_nowait),
+    {"put_nowait", KEYWORDS(queue_put_nowait),
      PyDoc_STR("put_nowait($self, /, obj, *, transfer=(), fallback=None)\n--\n\nput() that raises Full rather than wait.")},
     {"get_nowait", queue_get_nowait, METH_NOARGS, PyDoc_STR("get_nowait($self, /)\n--\n\nget() that raises Empty rather than wait.")},
     {"qsize", queue_qsize, METH_NOARGS, PyDoc_STR("qsize($self, /)\n--\n\nHow many messages there are, as of a moment.")},
@@ -485,7 +483,7 @@ static const PyMethodDef own_methods[] = {
      PyDoc_STR("task_done($self, /)\n--\n\nSays that a message that was got is dealt with; see join(). ValueError if called too often.")},
     {"join", queue_join, METH_NOARGS,
      PyDoc_STR("join($self, /)\n--\n\nWaits until task_done() was called for every message that was put.")},
-    {"shutdown", FAST_KEYWORDS(queue_shutdown),
+    {"shutdown", KEYWORDS(queue_shutdown),
      PyDoc_STR(
          "shutdown($self, /, immediate=False)\n--\n\nFrom now on put() raises ShutDown, in whatever interpreter or process, and get()\n"
          "when the queue is empty; immediate: what is in it is dropped, each as a task done. Wakes whoever waits.")},
@@ -493,7 +491,7 @@ static const PyMethodDef own_methods[] = {
      PyDoc_STR(
          "fileno($self, /)\n--\n\nA descriptor that is readable while get_nowait() may succeed, now and then in vain. For select and\n"
          "loops; it isn't to be read or closed, and is closed with this handle.")},
-    {"aput", FAST_KEYWORDS(queue_aput),
+    {"aput", KEYWORDS(queue_aput),
      PyDoc_STR("aput($self, /, obj, *, transfer=(), fallback=None)\n--\n\nput() for asyncio: to be awaited.")},
     {"aget", queue_aget, METH_NOARGS,
      PyDoc_STR("aget($self, /)\n--\n\nget() for asyncio: to be awaited. One that is cancelled has taken nothing.")},

@@ -204,13 +204,16 @@ const PyMethodDef handle_copy_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-void handle_merge_methods(PyMethodDef *out, size_t room, const PyMethodDef *own) {
-    const PyMethodDef *const tables[] = {handle_methods, handle_copy_methods, message_methods, pickle_methods, own};
+void merge_methods(PyMethodDef *out, size_t room, const PyMethodDef *const *tables) {
     size_t n = 0;
-    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
-        for (const PyMethodDef *m = tables[i]; m->ml_name != NULL && n < room - 1; m++)
+    for (; *tables != NULL; tables++)
+        for (const PyMethodDef *m = *tables; m->ml_name != NULL && n < room - 1; m++)
             out[n++] = *m;
     out[n] = (PyMethodDef){NULL, NULL, 0, NULL};
+}
+
+void handle_merge_methods(PyMethodDef *out, size_t room, const PyMethodDef *own) {
+    merge_methods(out, room, (const PyMethodDef *const[]){handle_methods, handle_copy_methods, message_methods, pickle_methods, own, NULL});
 }
 
 static PyObject *get_detached(PyObject *self, void *Py_UNUSED(closure)) { return PyBool_FromLong(!handle_is_usable((SharedHandle *)self)); }

@@ -105,8 +105,9 @@ void handle_drop(SharedHandle *h); /* gives `own` up, if it is there and this pr
 void handle_dealloc(PyObject *self);
 PyObject *handle_richcompare(PyObject *self, PyObject *other, int op); /* == : of the same segment */
 Py_hash_t handle_hash(PyObject *self);
-/* A type's table: what all kinds have (release, with, token, publish, __reduce__, copies), then its own. Once per process, as it outlives
- * the types. */
+/* Tables of methods, NULL behind the last, one after the other: a type's own. Once per process, as it outlives the types. */
+void merge_methods(PyMethodDef *out, size_t room, const PyMethodDef *const *tables);
+/* What all kinds have (release, with, token, publish, __reduce__, copies), then its own. */
 void handle_merge_methods(PyMethodDef *out, size_t room, const PyMethodDef *own);
 extern const PyMethodDef handle_copy_methods[]; /* of those: copies alone, for kinds whose release() and `with` are others */
 extern PyMemberDef handle_members[];

@@ -11,15 +11,6 @@ int event_open(SharedHandle *h, ist_segment segment, const unsigned char *Py_UNU
     return size != 0 ? -EINVAL : sync_open(h, segment, IST_EVENT);
 }
 
-static int read_info(PyObject *self, ist_sync_info *info) {
-    SharedHandle *h = (SharedHandle *)self;
-    if (handle_enter(h) < 0)
-        return -1;
-    ist_sync_read_info(sync_of(h), info);
-    handle_leave(h);
-    return 0;
-}
-
 /* True, or False if it wasn't to be had in time. */
 static PyObject *wait_for(PyObject *self, sync_call call, uint64_t deadline, const char *function) {
     SharedHandle *h = (SharedHandle *)self;
@@ -92,7 +83,7 @@ static PyObject *semaphore_exit(PyObject *self, PyObject *const *Py_UNUSED(args)
 
 static PyObject *semaphore_get_value(PyObject *self, void *Py_UNUSED(closure)) {
     ist_sync_info info;
-    return read_info(self, &info) < 0 ? NULL : PyLong_FromUnsignedLongLong(info.value);
+    return sync_read_info(self, &info) < 0 ? NULL : PyLong_FromUnsignedLongLong(info.value);
 }
 
 static PyObject *semaphore_repr(PyObject *self) {
@@ -101,7 +92,7 @@ static PyObject *semaphore_repr(PyObject *self) {
     ist_sync_info info;
     if (!handle_is_usable(h))
         return PyUnicode_FromFormat("<isthmus.%s, detached>", name);
-    if (read_info(self, &info) < 0)
+    if (sync_read_info(self, &info) < 0)
         return NULL;
     PyObject *limit =
         h->kind == SHARE_BOUNDED_SEMAPHORE ? PyUnicode_FromFormat("/%llu", (unsigned long long)info.limit) : PyUnicode_FromString("");
@@ -150,22 +141,12 @@ static PyObject *event_wait(PyObject *self, PyObject *const *args, Py_ssize_t na
     return wait_for(self, call_wait, deadline, "wait");
 }
 
-static PyObject *change(PyObject *self, int (*call)(ist_sync *), const char *function) {
-    SharedHandle *h = (SharedHandle *)self;
-    if (handle_enter(h) < 0)
-        return NULL;
-    const int error = call(sync_of(h));
-    if (error != 0)
-        raise_sync_error(h, error, function);
-    handle_leave(h);
-    return error != 0 ? NULL : Py_NewRef(Py_None);
-}
-static PyObject *event_set(PyObject *self, PyObject *Py_UNUSED(ignored)) { return change(self, ist_event_set, "set"); }
-static PyObject *event_clear(PyObject *self, PyObject *Py_UNUSED(ignored)) { return change(self, ist_event_clear, "clear"); }
+static PyObject *event_set(PyObject *self, PyObject *Py_UNUSED(ignored)) { return sync_call_plain(self, ist_event_set, "set"); }
+static PyObject *event_clear(PyObject *self, PyObject *Py_UNUSED(ignored)) { return sync_call_plain(self, ist_event_clear, "clear"); }
 
 static PyObject *event_is_set(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     ist_sync_info info;
-    return read_info(self, &info) < 0 ? NULL : PyBool_FromLong(info.value != 0);
+    return sync_read_info(self, &info) < 0 ? NULL : PyBool_FromLong(info.value != 0);
 }
 
 static PyObject *event_repr(PyObject *self) {
@@ -173,7 +154,7 @@ static PyObject *event_repr(PyObject *self) {
     ist_sync_info info;
     if (!handle_is_usable(h))
         return PyUnicode_FromString("<isthmus.Event, detached>");
-    if (read_info(self, &info) < 0)
+    if (sync_read_info(self, &info) < 0)
         return NULL;
     return PyUnicode_FromFormat("<isthmus.Event %u.%u: %s>", h->segment.index, h->segment.generation, info.value != 0 ? "set" : "unset");
 }
@@ -191,10 +172,10 @@ static PyObject *event_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 #define RELEASE_DOC "release($self, /, n=1)\n--\n\nAdds n permits, and wakes as many of those that wait. "
 
 #define SEMAPHORE_METHODS(release_doc)                                                                                                     \
-    {"acquire", FAST_KEYWORDS(semaphore_acquire),                                                                                          \
+    {"acquire", KEYWORDS(semaphore_acquire),                                                                                               \
      PyDoc_STR("acquire($self, /, blocking=True, timeout=None)\n--\n\n"                                                                    \
                "Takes a permit; waits for one, unless blocking is false, at most timeout seconds. Whether it got one.")},                  \
-        {"release", FAST_KEYWORDS(semaphore_release), PyDoc_STR(release_doc)}, {"__enter__", semaphore_enter, METH_NOARGS, NULL},          \
+        {"release", KEYWORDS(semaphore_release), PyDoc_STR(release_doc)}, {"__enter__", semaphore_enter, METH_NOARGS, NULL},               \
         {"__exit__", FAST(semaphore_exit), NULL},
 
 static const PyMethodDef semaphore_methods[] = {
@@ -208,7 +189,7 @@ static const PyMethodDef event_methods[] = {
     {"clear", event_clear, METH_NOARGS, PyDoc_STR("clear($self, /)\n--\n\nFrom now on whoever waits waits.")},
     {"is_set", event_is_set, METH_NOARGS, PyDoc_STR("is_set($self, /)\n--\n\nWhether it is set, as of a moment.")},
     {"isSet", event_is_set, METH_NOARGS, NULL},
-    {"wait", FAST_KEYWORDS(event_wait),
+    {"wait", KEYWORDS(event_wait),
      PyDoc_STR("wait($self, /, timeout=None)\n--\n\n"
                "Waits until it is set, at most timeout seconds. Whether it is, or was meanwhile.")},
     {NULL, NULL, 0, NULL},

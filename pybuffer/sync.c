@@ -149,6 +149,28 @@ int wait_deadline(PyObject *timeout, uint64_t *deadline) {
     return 0;
 }
 
+/* ---- calls that don't wait ----------------------------------------------------------------------------------------------------------- */
+
+int sync_read_info(PyObject *self, ist_sync_info *info) {
+    SharedHandle *h = (SharedHandle *)self;
+    if (handle_enter(h) < 0)
+        return -1;
+    ist_sync_read_info(sync_of(h), info);
+    handle_leave(h);
+    return 0;
+}
+
+PyObject *sync_call_plain(PyObject *self, int (*call)(ist_sync *), const char *function) {
+    SharedHandle *h = (SharedHandle *)self;
+    if (handle_enter(h) < 0)
+        return NULL;
+    const int error = call(sync_of(h));
+    if (error != 0)
+        raise_sync_error(h, error, function);
+    handle_leave(h);
+    return error != 0 ? NULL : Py_NewRef(Py_None);
+}
+
 /* ---- asyncio ------------------------------------------------------------------------------------------------------------------------ */
 
 /* What isthmus._lock makes of it. */
@@ -205,18 +227,10 @@ static const PyMethodDef async_methods[] = {
 
 /* ---- tables of methods ------------------------------------------------------------------------------------------------------------------ */
 
-static void merge(PyMethodDef *out, size_t room, const PyMethodDef *const *tables) {
-    size_t n = 0;
-    for (; *tables != NULL; tables++)
-        for (const PyMethodDef *m = *tables; m->ml_name != NULL && n < room - 1; m++)
-            out[n++] = *m;
-    out[n] = (PyMethodDef){NULL, NULL, 0, NULL};
-}
-
 void sync_merge_methods(PyMethodDef *out, size_t room, const PyMethodDef *own) {
-    merge(out, room, (const PyMethodDef *const[]){handle_copy_methods, message_methods, pickle_methods, own, NULL});
+    merge_methods(out, room, (const PyMethodDef *const[]){handle_copy_methods, message_methods, pickle_methods, own, NULL});
 }
 
 void sync_merge_acquired(PyMethodDef *out, size_t room, const PyMethodDef *own) {
-    merge(out, room, (const PyMethodDef *const[]){handle_copy_methods, message_methods, pickle_methods, async_methods, own, NULL});
+    merge_methods(out, room, (const PyMethodDef *const[]){handle_copy_methods, message_methods, pickle_methods, async_methods, own, NULL});
 }

@@ -48,15 +48,24 @@ int acquire_deadline(PyObject *blocking, PyObject *timeout, uint64_t *deadline);
 /* timeout of threading's own classes: None is none, and what isn't above 0 doesn't wait. */
 int wait_deadline(PyObject *timeout, uint64_t *deadline);
 
+/* A snapshot; -1 with DetachedError. */
+int sync_read_info(PyObject *self, ist_sync_info *info);
+/* A call that has no arguments and doesn't wait, as a method: None. */
+PyObject *sync_call_plain(PyObject *self, int (*call)(ist_sync *), const char *function);
+
 /* A negative errno as an exception; -EINTR: one is set. Always NULL. */
 PyObject *raise_sync_error(SharedHandle *h, int error, const char *function);
 void raise_abandoned(SharedHandle *h);
 
 /* ---- lock.c */
 
-/* acquire() of a lock by whatever handle of it: 1, 0 (not in time), -1 with an exception. The handle is entered. */
-int lock_acquire(SharedHandle *h, uint64_t deadline);
-int lock_release(SharedHandle *h); /* -1 with an exception */
+/* Takes a lock so often, if it is an RLock that this thread hasn't: a sync_call. */
+typedef struct lock_taking {
+    uint32_t holder, count;
+} lock_taking;
+int lock_take(ist_sync *s, void *taking, ist_waiting *w);
+/* A negative errno of giving a lock back as an exception. */
+void raise_unlock_error(SharedHandle *h, int error, const char *function);
 PyObject *lock_method_acquire(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 PyObject *lock_method_release(PyObject *self, PyObject *ignored);
 PyObject *lock_method_locked(PyObject *self, PyObject *ignored);
@@ -66,8 +75,5 @@ int locks_init(PyObject *module, core_state *state);
 int condition_init(PyObject *module, core_state *state);
 int signals_init(PyObject *module, core_state *state);
 int barrier_init(PyObject *module, core_state *state);
-
-#define FAST(function) ((PyCFunction)(void (*)(void))(function)), METH_FASTCALL
-#define FAST_KEYWORDS(function) ((PyCFunction)(void (*)(void))(function)), METH_FASTCALL | METH_KEYWORDS
 
 #endif

@@ -138,10 +138,11 @@ def test_last_handle_of_its_owner(group: Group) -> None:
 @pytest.mark.parametrize("kind", ["Lock", "RLock"])
 def test_fork(group: Group, kind: str) -> None:
     parent = group.one()
-    parent.run(f"lock, free = ist.{kind}(), ist.{kind}(); lock.acquire()")
+    parent.run(f"lock, free = ist.{kind}(), ist.{kind}(); condition = ist.Condition(lock); lock.acquire()")
     child = parent.fork()
     assert child("lock.locked(), lock.acquire(False), free.acquire(False)") == (True, False, True)
     child.raises("RuntimeError", "lock.release()")
+    assert ("held by the parent process" if kind == "Lock" else "un-acquired") in child.raises("RuntimeError", "condition.wait(0)")
     assert parent("lock.locked(), free.locked()") == (True, True)
     child.begin("lock.acquire()")
     parent.run("lock.release()")
@@ -149,7 +150,7 @@ def test_fork(group: Group, kind: str) -> None:
     child.kill()
     assert parent.raises("LockAbandonedError", "lock.acquire()")
     assert parent.raises("LockAbandonedError", "free.acquire()")
-    parent.run("del lock, free; ist.sweep()")
+    parent.run("del lock, free, condition; ist.sweep()")
     empty(parent)
 
 
