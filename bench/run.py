@@ -393,7 +393,7 @@ def machine() -> str:
             break
     cores = len(os.sched_getaffinity(0))
     kernel = ".".join(platform.release().split("-")[0].split(".")[:2])
-    libc = "-".join(platform.libc_ver()) or "musl"
+    libc = "-".join(filter(None, platform.libc_ver())) or "musl"
     versions = f"Python {platform.python_version()}, numpy {numpy.__version__}, isthmus {isthmus.__version__}, {libc}"
     return f"{model}, {cores} cores, Linux {kernel}; {versions}"
 

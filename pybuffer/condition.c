@@ -5,7 +5,7 @@
  *
  * Relies on: lock.c; <isthmus/atomic.h> for the wait, which begins while the lock is held. So whoever notifies, having the lock, finds it.
  *
- * Invariant (README.md, K3): wait() has the lock when it returns or raises, but for DetachedError.
+ * Invariant (README.md, L3): wait() has the lock when it returns or raises, but for DetachedError.
  */
 #include "sync.h"
 

@@ -167,18 +167,15 @@ static int check_offer(core_state *state, PyObject *object, offer *o) {
     for (int i = 0; i < x->ndim; i++)
         if ((o->shape[i] = (Py_ssize_t)x->shape[i]) < 0)
             return impossible(object, "a shape that can't be");
-    if (shape_bytes(x->ndim, o->shape, x->itemsize == 0 ? 1 : (Py_ssize_t)Py_MIN(x->itemsize, INT32_MAX)) < 0)
+    if ((o->dtype = offered_dtype(state, object, x)) == NULL || shape_bytes(x->ndim, o->shape, o->dtype->itemsize) < 0)
         return -1;
     if (x->strides == NULL)
-        fill_c_strides(x->ndim, o->shape, (Py_ssize_t)x->itemsize, o->strides);
+        fill_c_strides(x->ndim, o->shape, o->dtype->itemsize, o->strides);
     for (int i = 0; x->strides != NULL && i < x->ndim; i++)
         o->strides[i] = (Py_ssize_t)x->strides[i];
-    if ((o->dtype = offered_dtype(state, object, x)) == NULL)
-        return -1;
-    if (array_fits(x->size, o->dtype->itemsize, x->ndim, o->shape, o->strides, o->offset))
-        return 0;
-    Py_CLEAR(o->dtype);
-    return impossible(object, "its elements don't lie inside its memory");
+    if (!array_fits(x->size, o->dtype->itemsize, x->ndim, o->shape, o->strides, o->offset))
+        return impossible(object, "its elements don't lie inside its memory");
+    return 0;
 }
 
 /* The last owner of memory that isn't this library's. */

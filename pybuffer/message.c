@@ -7,7 +7,7 @@
  *
  * Relies on: array_fits (array.c) for the bounds of whatever came from outside; libisthmus's leases.
  *
- * Invariants (README.md, M1 to M5)
+ * Invariants (README.md, M1 to M8)
  *   a message owns exactly one reference from message_from_object to message_receive or message_free, and is counted in flight as long
  *   a message holds no PyObject and no memory of an interpreter's allocator
  *   bytes from outside are read once, inside their length, into a struct; every field is checked before it is used

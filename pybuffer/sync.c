@@ -2,7 +2,7 @@
  *
  * Relies on: shareable.c for the handle; isthmus._lock for asyncio.
  *
- * Invariants (README.md, K1 to K3)
+ * Invariants (README.md, L1 to L3)
  *   Whoever waits has no GIL, is within handle_enter, and is in the handle's list of waiters.
  *   A call that raises hasn't acquired anything; but for Condition.wait, which has its lock again whatever it raises.
  *   What can be had at once is had under the GIL: no call into libisthmus needs one, so nobody waits for us meanwhile.

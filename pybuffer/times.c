@@ -346,7 +346,7 @@ static int refuse_time(const DTypeObject *d, PyObject *object, const char *why) 
     return -1;
 }
 
-/* A broken down time; below a second in attoseconds. `unit`: how far it was given. */
+/* A broken down time; below a second in attoseconds. */
 typedef struct broken_down {
     int64_t year, attoseconds;
     int month, day, hour, minute, second;
@@ -354,13 +354,12 @@ typedef struct broken_down {
 
 /* Into the dtype's unit, rounded down. */
 static bool put_together(const DTypeObject *d, const broken_down *t, int64_t *out) {
-    static const DTypeObject days = {.code = IST_DATETIME, .unit = UNIT_D, .count = 1};
     int64_t n = days_of(t->year, t->month, t->day);
     const DTypeObject fine = {.code = IST_DATETIME, .unit = d->unit, .count = 1};
     if (d->unit == UNIT_GENERIC)
         return false;
     if (d->unit <= UNIT_D)
-        return times_convert(n, &days, d, out);
+        return times_convert(n, &days_dtype, d, out);
     int128 seconds = (int128)n * 86400 + t->hour * 3600 + t->minute * 60 + t->second, value;
     if (d->unit <= UNIT_s) {
         int128 per = d->unit == UNIT_h ? 3600 : d->unit == UNIT_m ? 60 : 1;
