@@ -137,7 +137,7 @@ static DTypeObject *offered_dtype(core_state *state, PyObject *object, const ist
         return NULL;
     }
     if (x->itemsize == 0 || x->itemsize > INT32_MAX) {
-        impossible(object, "elements without a size");
+        impossible(object, "elements of a size that can't be");
         return NULL;
     }
     DTypeObject *dtype = x->dtype != NULL ? dtype_from_spec(state, x->dtype, (Py_ssize_t)strlen(x->dtype))
