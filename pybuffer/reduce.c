@@ -297,6 +297,12 @@ static bool less(ist_type_code code, const char *p, const char *q) {
 
 static bool better(const reduction *r, const char *p, const char *q) { return r->greatest ? less(r->code, q, p) : less(r->code, p, q); }
 
+/* Where what a kernel has just seen lies among n elements; anywhere, if it is gone since somebody has written there meanwhile. */
+static size_t position(size_t (*find)(const char *, size_t, const char *), const char *p, size_t n, const char *item) {
+    size_t at = find(p, n, item);
+    return at < n ? at : 0;
+}
+
 static bool step_extreme(reduction *r, const char *p, size_t n) {
     char best[16];
     r->nan = (r->greatest ? r->k->greatest : r->k->least)[r->code](p, n, best);
@@ -307,7 +313,7 @@ static bool step_extreme(reduction *r, const char *p, size_t n) {
         memcpy(&least, nat, sizeof least);
         if ((r->nan = least == NAT)) {
             memcpy(best, nat, sizeof nat);
-            r->index = r->seen + r->k->find[IST_I8](p, n, best);
+            r->index = r->seen + position(r->k->find[IST_I8], p, n, best);
             r->started = true;
             memcpy(r->best, best, 8);
             return false;
@@ -317,9 +323,9 @@ static bool step_extreme(reduction *r, const char *p, size_t n) {
         return true;
     size_t at = 0;
     if (r->nan)
-        at = r->k->find_nan[r->code](p, n, best);
+        at = position(r->k->find_nan[r->code], p, n, best);
     else if (r->in_order)
-        at = r->k->find[r->code](p, n, best);
+        at = position(r->k->find[r->code], p, n, best);
     r->index = r->seen + at;
     r->started = true;
     memcpy(r->best, r->nan ? p + at * r->itemsize : best, r->itemsize);

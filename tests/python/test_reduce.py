@@ -8,6 +8,7 @@ from typing import Any
 
 import isthmus as ist
 import pytest
+from carriers import Interpreter
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -180,6 +181,23 @@ def test_release_during_a_reduction_in_another_thread() -> None:
         thread.join()
         assert all(s == 400_000 for s in sums) and replaced.sum() == 800_000
         del a, replaced
+
+
+@pytest.mark.parametrize(("dtype", "values"), [("f8", "1, 2, float('nan')"), ("i8", "1, 2, 3"), ("M8[s]", "1, 2, None")])
+def test_positions_stay_inside_while_somebody_writes(dtype: str, values: str) -> None:
+    """What was the least may be gone when its position is looked for."""
+    a, stop = ist.zeros(1000, dtype), ist.zeros(1, "u1")
+    with Interpreter() as other:
+        other.run(f"import isthmus as ist; a, stop = ist.attach({a.token()!r}), ist.attach({stop.token()!r})")
+        source = f"while not stop[0]:\n    for x in ({values}):\n        a.fill(x)"
+        thread = threading.Thread(target=other.run, args=(source,))
+        thread.start()
+        try:
+            positions = {f() for _ in range(20_000) for f in (a.argmin, a.argmax)}
+        finally:
+            stop[0] = 1
+            thread.join()
+    assert max(positions) < 1000
 
 
 @pytest.mark.parametrize("work", ["sum", "tobytes", "copy", "fill", "assign", "=="])

@@ -306,7 +306,9 @@ def test_terminate_asks_again():
 def test_terminate_does_not_wait_for_the_end():
     leave, stay = os.pipe()
     try:
-        with Worker("def task(p, r):\n    import select\n    r[0][0] = 1\n    select.select([int(p)], [], [], 60)\n    return b'', ()") as w:
+        with Worker(
+            "def task(p, r):\n    import select\n    r[0][0] = 1\n    select.select([int(p)], [], [], 60)\n    return b'', ()"
+        ) as w:
             a, told = isthmus.zeros(1), []
 
             def terminate():
