@@ -213,7 +213,7 @@ static int make(struct isti_domain **out) {
         .names = ISTI_NAMES,
         .waiter_buckets = ISTI_WAITER_BUCKETS,
         .queues = ISTI_QUEUES,
-        .window_size = isti_heap_wanted() > ISTI_WINDOW_DEFAULT ? isti_heap_wanted() : ISTI_WINDOW_DEFAULT,
+        .window_size = isti_heap_wanted() > ISTI_WINDOW_DEFAULT ? isti_window_rounded(isti_heap_wanted()) : ISTI_WINDOW_DEFAULT,
     };
     struct isti_domain *d = new_domain();
     int error = d == NULL ? -ENOMEM : random_bytes(h.id, sizeof h.id);

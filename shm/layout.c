@@ -5,6 +5,7 @@
 #include "os.h"
 
 #define LEAST_WINDOW (UINT64_C(1) << 20)
+#define MOST_BYTES (UINT64_C(1) << 62) /* of all windows: offsets in a file have a sign */
 
 static uint64_t rounded(uint64_t n) { return (n + 4095) & ~UINT64_C(4095); }
 
@@ -31,7 +32,7 @@ bool isti_header_makes_sense(const struct isti_control_header *h, uint64_t size)
            h->descriptors >= ISTI_DESCRIPTORS_LEAST && h->descriptors <= ISTI_DESCRIPTORS && power_of_two(h->descriptors) &&
            h->windows - 1u < ISTI_WINDOWS && h->tickets - 1u < ISTI_TICKETS && h->names - 1u < ISTI_NAMES && h->queues - 1u < ISTI_QUEUES &&
            h->waiter_buckets <= ISTI_WAITER_BUCKETS && power_of_two(h->waiter_buckets) && h->window_size >= LEAST_WINDOW &&
-           h->window_size % 65536 == 0 && h->window_size <= (UINT64_C(1) << 62) / h->windows && isti_layout(h, at) == size;
+           h->window_size == isti_window_rounded(h->window_size) && h->window_size <= MOST_BYTES / h->windows && isti_layout(h, at) == size;
 }
 
 uint64_t isti_limit_of(int resource) {
@@ -39,17 +40,22 @@ uint64_t isti_limit_of(int resource) {
     return isti_os.getrlimit(resource, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY ? limit.rlim_cur : UINT64_MAX;
 }
 
+static bool too_large(const struct isti_control_header *h, uint64_t limit) { return h->window_size > limit / h->windows; }
+
+static void halve_window(struct isti_control_header *h) { h->window_size = h->window_size / 2 & ~UINT64_C(65535); }
+
 /* Beyond RLIMIT_FSIZE ftruncate doesn't fail: it kills by SIGXFSZ. So: fewer windows first, then smaller ones. */
 void isti_fit_windows(struct isti_control_header *h) {
     uint64_t limit = isti_limit_of(RLIMIT_FSIZE);
-    while (h->windows > 64 && h->windows * h->window_size > limit)
+    limit = limit < MOST_BYTES ? limit : MOST_BYTES;
+    while (h->windows > 64 && too_large(h, limit))
         h->windows /= 2;
-    while (h->window_size > (UINT64_C(64) << 20) && h->windows * h->window_size > limit)
-        h->window_size = h->window_size / 2 & ~UINT64_C(65535);
-    while (h->windows > 1 && h->windows * h->window_size > limit)
+    while (h->window_size > (UINT64_C(64) << 20) && too_large(h, limit))
+        halve_window(h);
+    while (h->windows > 1 && too_large(h, limit))
         h->windows /= 2;
-    while (h->window_size / 2 >= LEAST_WINDOW && h->window_size > limit)
-        h->window_size = h->window_size / 2 & ~UINT64_C(65535);
+    while (h->window_size / 2 >= LEAST_WINDOW && too_large(h, limit))
+        halve_window(h);
 }
 
 /* Smaller tables, as far as that goes: where files are limited, and where address space is, of which the heap is to have the most. */

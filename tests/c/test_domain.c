@@ -52,6 +52,8 @@ static long processes(void *unused) {
     return (long)test_stats().processes;
 }
 
+static long configure(void *options) { return ist_configure(options); }
+
 /* ---- joining */
 
 Test(domain, a_process_joins_the_one_it_is_told_of) {
@@ -205,6 +207,32 @@ Test(domain, options) {
     CHECK_EQ(ist_configure(&options), -EINVAL);
     options = (ist_options){.struct_size = sizeof options, .processes = 1025};
     CHECK_EQ(ist_configure(&options), -EINVAL);
+}
+
+/* Windows are mapped by their place in a file, so they are whole pages, and all together are a file's size. */
+Test(domain, any_size_of_heap_can_be_shared) {
+    const size_t sizes[] = {(UINT64_C(64) << 30) + 1, UINT64_C(1) << 53, UINT64_C(1) << 62, SIZE_MAX / 2};
+    enum { SIZES = sizeof sizes / sizeof *sizes };
+    peer p[SIZES][2];
+    ist_options *options = test_shared(sizeof *options);
+    for (int i = 0; i < SIZES; i++)
+        for (int k = 0; k < 2; k++)
+            p[i][k] = peer_start();
+    *board = (struct board){.size = 5000, .tag = 77};
+    for (int i = 0; i < SIZES; i++) {
+        *options = (ist_options){.struct_size = sizeof *options, .heap_size = sizes[i]};
+        CHECK_EQ(peer_call(&p[i][0], configure, options), 0);
+        CHECK_EQ(peer_call(&p[i][0], peer_offer, NULL), 0);
+        CHECK_EQ(peer_call(&p[i][1], peer_join, board->text), 0);
+        CHECK(peer_call(&p[i][1], same_domain, NULL) == 1, "%zu bytes", sizes[i]);
+        CHECK_EQ(peer_call(&p[i][1], peer_attach, NULL), 0);
+        CHECK_EQ(peer_call(&p[i][1], peer_let_go, NULL), 0);
+        CHECK_EQ(peer_call(&p[i][1], peer_offer, NULL), 0); /* in a window of its own */
+        CHECK_EQ(peer_call(&p[i][1], peer_let_go, NULL), 0);
+        CHECK_EQ(peer_call(&p[i][0], peer_let_go, NULL), 0);
+        peer_end(&p[i][0]);
+        peer_end(&p[i][1]);
+    }
 }
 
 static int no_proc(const char *path, int flags) {
