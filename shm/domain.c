@@ -352,6 +352,15 @@ bool isti_domain_has_data(struct isti_domain *d) {
     return true;
 }
 
+static int open_again(const struct isti_domain *d) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", d->control_fd);
+    int fd = isti_os.open(path, O_RDWR | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+int isti_domain_open_again(struct isti_domain *d) { return isti_domain_has_control(d) ? open_again(d) : -EBADF; }
+
 /* Opens and maps, without joining. */
 int isti_domain_peek(uint32_t pid, uint32_t control_fd, const uint8_t *id, struct isti_domain **out) {
     struct isti_domain *d = new_domain();
@@ -608,11 +617,13 @@ void isti_domain_fork_parent(void) {
 
 bool isti_domain_fork_carried(void) { return handed_over; }
 
-/* The control memfd anew: byte locks of one open file description don't conflict, and ours is the parent's. */
+/* A probe of our own: the one that was inherited is the parent's open file description. Where user code has closed it nothing is shared, and
+ * the number may be its own file's by now: isti_domain_has_control gets another when one is needed. */
 static bool own_probe(struct isti_domain *d) {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", d->control_fd);
-    int fd = isti_os.open(path, O_RDWR | O_CLOEXEC);
+    const int there = is_file(d->control_fd, d->control_device, d->control_inode);
+    if (there == 0)
+        return true;
+    int fd = there < 0 ? -1 : open_again(d);
     if (fd < 0)
         return false;
     bool done = isti_os.dup3(fd, d->control_fd, O_CLOEXEC) >= 0;

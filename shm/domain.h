@@ -99,6 +99,9 @@ struct isti_domain *isti_domain_by_id(const uint8_t id[16]);
  * another process of the domain. The files stay mapped in any case. */
 bool isti_domain_has_control(struct isti_domain *d);
 bool isti_domain_has_data(struct isti_domain *d);
+/* The control memfd by another open file description: byte locks of one don't conflict. The descriptor, the caller's to close; or -EBADF
+ * (user code closed ours, and no other process has one), or what open gives. isti_sweep_mutex is held, or nobody else knows d yet. */
+int isti_domain_open_again(struct isti_domain *d);
 /* By its number in a slot's word; NULL if it isn't usable here (any more). */
 struct isti_domain *isti_domain_by_number(uint32_t number);
 /* For a walk over all: those with numbers from *at on. */

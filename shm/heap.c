@@ -41,7 +41,6 @@ struct isti_heap {
     extent_hooks_t hooks; /* first: a hook gets its address */
     uint32_t epoch;
     unsigned arena;
-    int fd; /* the domain's */
     struct isti_domain *domain;
     struct isti_window window;
     _Atomic(size_t) used;
@@ -152,7 +151,7 @@ uint64_t isti_heap_wanted(void) { return atomic_load_explicit(&wanted_size, memo
 
 static int reserve(struct isti_heap *h, struct isti_domain *d, size_t size) {
     const int writable = PROT_READ | PROT_WRITE;
-    void *base = isti_os.mmap(NULL, size, writable, MAP_SHARED | MAP_NORESERVE, h->fd, (off_t)(d->window * d->window_size));
+    void *base = isti_os.mmap(NULL, size, writable, MAP_SHARED | MAP_NORESERVE, d->data_fd, (off_t)(d->window * d->window_size));
     if (base == MAP_FAILED)
         return -ENOMEM;
     h->window.base = base;
@@ -212,8 +211,9 @@ static int open_window(struct isti_heap *h) {
     if (error != 0)
         return error;
     d->window_taken = true; /* stays ours, whatever fails below */
+    if (!isti_domain_has_data(d))
+        return -EBADF;
     h->domain = d;
-    h->fd = d->data_fd;
     size_t size = isti_heap_wanted() != 0 ? isti_heap_wanted() : DEFAULT_SIZE;
     size = (size + (PAGE * 16 - 1)) & ~(size_t)(PAGE * 16 - 1);
     size = size > d->window_size ? d->window_size : size;
@@ -274,8 +274,9 @@ static int prefault(char *block, size_t size) {
     if (errno != EINVAL) /* EINVAL: Linux before 5.14 */
         return -ENOMEM;
     struct isti_heap *h = live_heap();
-    off_t offset = (off_t)(start - (uintptr_t)h->window.base + h->domain->window * h->domain->window_size);
-    return isti_os.fallocate(h->fd, 0, offset, (off_t)(end - start)) == 0 ? 0 : -ENOMEM;
+    struct isti_domain *d = h->domain;
+    const off_t offset = (off_t)(start - (uintptr_t)h->window.base + d->window * d->window_size);
+    return isti_domain_has_data(d) && isti_os.fallocate(d->data_fd, 0, offset, (off_t)(end - start)) == 0 ? 0 : -ENOMEM;
 }
 
 /* The first allocation of a thread, of the process, or of a child. */
@@ -414,20 +415,21 @@ void isti_heap_purge(void) {
 }
 
 uint64_t isti_heap_mapped(void) {
-    struct isti_heap *h = live_heap();
-    struct stat st;
-    if (h == NULL)
+    const struct isti_heap *h = live_heap();
+    if (h == NULL || !isti_domain_has_data(h->domain)) /* a number that user code took for a file of its own isn't to be moved in */
         return 0;
+    const struct isti_domain *d = h->domain;
+    struct stat st;
     /* relaxed: a snapshot */
-    if (atomic_load_explicit(&h->domain->marks->windows, memory_order_relaxed) == 1)
-        return isti_os.fstat(h->fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+    if (atomic_load_explicit(&d->marks->windows, memory_order_relaxed) == 1)
+        return isti_os.fstat(d->data_fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
     uint64_t mapped = 0; /* of our window alone */
-    const off_t begin = (off_t)(h->domain->window * h->domain->window_size), end = begin + (off_t)h->window.size;
+    const off_t begin = (off_t)(d->window * d->window_size), end = begin + (off_t)h->window.size;
     for (off_t at = begin; at < end;) {
-        off_t data = isti_os.lseek(h->fd, at, SEEK_DATA);
+        off_t data = isti_os.lseek(d->data_fd, at, SEEK_DATA);
         if (data < 0 || data >= end)
             break;
-        off_t hole = isti_os.lseek(h->fd, data, SEEK_HOLE);
+        off_t hole = isti_os.lseek(d->data_fd, data, SEEK_HOLE);
         if (hole < 0)
             break;
         mapped += (uint64_t)((hole < end ? hole : end) - data);

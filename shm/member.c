@@ -15,18 +15,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 pthread_mutex_t isti_sweep_mutex = PTHREAD_MUTEX_INITIALIZER;
 
 int isti_anchor_take(struct isti_domain *d, int64_t byte, bool inherit, void **anchor) {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", d->control_fd);
-    int fd = isti_os.open(path, O_RDWR | O_CLOEXEC);
+    const int fd = isti_domain_open_again(d);
     if (fd < 0)
-        return -errno;
+        return fd;
     int error = isti_os.lock(fd, F_WRLCK, byte) == 0 ? 0 : errno == EACCES ? -EAGAIN : -errno;
     void *page = MAP_FAILED;
     if (error == 0) {

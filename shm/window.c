@@ -55,16 +55,22 @@ static int take(struct isti_domain *d, uint32_t w) {
     return 0;
 }
 
+static int take_any(struct isti_domain *d) {
+    int error = -EAGAIN;
+    pthread_mutex_lock(&isti_sweep_mutex); /* for isti_domain_open_again */
+    for (uint32_t w = 0; w < d->windows && error == -EAGAIN; w++)
+        error = take(d, w);
+    pthread_mutex_unlock(&isti_sweep_mutex);
+    return error;
+}
+
 int isti_window_take(struct isti_domain *d) {
-    for (int pass = 0; pass < 2; pass++) {
-        for (uint32_t w = 0; w < d->windows; w++) {
-            int error = take(d, w);
-            if (error != -EAGAIN)
-                return error;
-        }
+    int error = take_any(d);
+    if (error == -EAGAIN) {
         isti_sweep_domain(d); /* the dead may have one */
+        error = take_any(d);
     }
-    return -ENOMEM;
+    return error == -EAGAIN ? -ENOMEM : error;
 }
 
 /* ---- reaching others' */

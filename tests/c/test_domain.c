@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -328,6 +329,68 @@ Test(domain, whoever_gets_the_lock_sweeps_and_nobody_else) {
 }
 
 /* ---- descriptors that user code closed */
+
+static void take_number(int number, int file) { CHECK_EQ(dup2(file, number), number); }
+
+static void its_own_file(void *argument) {
+    const int *mine = argument;
+    for (int i = 0; i < 2; i++)
+        CHECK_EQ(lseek(mine[i], 70, SEEK_SET), 70); /* where the parent's is too, if it is the same open file still */
+    CHECK_EQ(ist_epoch(), 1);
+    CHECK(test_filled(ist_segment_data(held), board->size, board->tag));
+    CHECK_EQ(test_stats().processes, 3); /* alive, and known to be */
+}
+
+/* What user code opened under the numbers of ours is neither locked, nor mapped, nor moved in, nor opened anew. Ours come from the peer. */
+Test(domain, files_that_have_our_numbers_are_left_alone) {
+    peer p = peer_start();
+    board_tell_home();
+    CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
+    struct isti_domain *d = home();
+    int mine[] = {d->control_fd, d->data_fd}, file = memfd_create("users", MFD_CLOEXEC);
+    CHECK(file >= 0 && ftruncate(file, 1 << 20) == 0);
+    take_number(mine[0], file);
+    take_number(mine[1], file);
+    CHECK_EQ(lseek(file, 50, SEEK_SET), 50);
+
+    board->size = 5000, board->tag = 9; /* the first: it takes a window */
+    peer_offer(NULL);
+    ist_segment quiet = test_create(4 << 20, IST_PREFAULT);
+    test_fill(ist_segment_data(quiet), 4 << 20, 3);
+    CHECK_EQ(peer_call(&p, peer_sweep, NULL), 0);
+    CHECK(test_filled(ist_segment_data(quiet), 4 << 20, 3), "our window has been swept as a dead process's");
+    CHECK(test_stats().mapped >= 4 << 20);
+    CHECK_EQ(lseek(file, 0, SEEK_CUR), 50);
+
+    take_number(d->control_fd, file);
+    take_number(d->data_fd, file);
+    mine[0] = d->control_fd, mine[1] = d->data_fd;
+    CHECK(test_stats().mapped >= 4 << 20);
+    CHECK_CHILD(its_own_file, mine, 30);
+    CHECK_EQ(lseek(file, 0, SEEK_CUR), 70);
+    CHECK_EQ(peer_call(&p, peer_sweep, NULL), 1);
+    struct stat st;
+    CHECK(fstat(file, &st) == 0 && st.st_blocks == 0, "somebody wrote to the user's file");
+    ist_segment_release(quiet);
+    peer_let_go(NULL);
+    peer_end(&p);
+}
+
+static void not_its_own(void *argument) {
+    CHECK_EQ(lseek(*(const int *)argument, 70, SEEK_SET), 70);
+    CHECK(ist_epoch() > 1); /* nothing says any more who lives: it can't be an owner */
+}
+
+/* The same where no other process has them. */
+Test(domain, a_child_of_one_whose_descriptors_are_gone) {
+    int file = memfd_create("users", MFD_CLOEXEC), number = home()->control_fd;
+    CHECK(file >= 0);
+    take_number(number, file);
+    ist_segment s;
+    CHECK_EQ(ist_segment_create(100, 0, &s), -EBADF);
+    CHECK_CHILD(not_its_own, &number, 30);
+    CHECK_EQ(lseek(file, 0, SEEK_CUR), 70);
+}
 
 Test(domain, closed_descriptors_come_back_from_another_process) {
     peer p = peer_start(), q = peer_start();
