@@ -196,7 +196,7 @@ void isti_sync_wake_all(struct ist_sync *s) {
 /* ---- waiting */
 
 /* Tries for a while, twice as long as it took the last times; where that doesn't help, less and less, in the end one time in 32. */
-static int spin(struct ist_sync *s, isti_try_fn try, void *ctx) {
+static int spin(struct ist_sync *s, isti_try_fn attempt, void *ctx) {
     uint32_t limit = atomic_load_explicit(&s->spin, memory_order_relaxed); /* relaxed, all: a guess */
     if (limit < 8 && atomic_fetch_add_explicit(&s->sleeps, 1, memory_order_relaxed) % 32 != 0)
         return -EAGAIN;
@@ -205,8 +205,7 @@ static int spin(struct ist_sync *s, isti_try_fn try, void *ctx) {
     uint32_t i = 0;
     for (; i < limit && error == -EAGAIN; i++) {
         isti_relax();
-        error = try
-            (s, ctx, ISTI_FRESH);
+        error = attempt(s, ctx, ISTI_FRESH);
     }
     const uint32_t twice = 2 * i + 64 < SPIN_MOST ? 2 * i + 64 : SPIN_MOST;
     const uint32_t aim = error == 0 ? twice / 4 : 0;
@@ -228,16 +227,15 @@ static void suspect(struct ist_sync *s) {
 }
 
 /* One sleep, at most until `until` and the deadline, with a try before and a try behind it. */
-static int turn(struct ist_sync *s, isti_try_fn try, void *ctx, ist_waiting *w, uint64_t until) {
+static int turn(struct ist_sync *s, isti_try_fn attempt, void *ctx, ist_waiting *w, uint64_t until) {
     _Atomic(uint32_t) *event = &s->memory->event;
     const uint32_t value = isti_event_prepare(event);
     isti_stop_announce(w->waiter, event);
     IST_POINT(WAIT_ANNOUNCED);
     const uint64_t now = isti_os.now();
-    int error = try
-        (s, ctx, seniority(w, now));
+    int error = attempt(s, ctx, seniority(w, now));
     const bool aside = error == -EBUSY;
-    bool slept = false, interrupted = false;
+    bool slept = false, interrupted = false, in_vain = false;
     if (error == -EAGAIN || aside) {
         if (isti_stop_is_set(w->waiter))
             error = -ECANCELED;
@@ -247,7 +245,9 @@ static int turn(struct ist_sync *s, isti_try_fn try, void *ctx, ist_waiting *w, 
             error = -EINTR;
         else {
             const uint64_t backstop = now + (aside ? ASIDE_NS : ISTI_BACKSTOP_NS);
-            interrupted = isti_os.futex_wait(event, value, least(least(w->deadline, until), backstop)) == EINTR;
+            const int why = isti_os.futex_wait(event, value, least(least(w->deadline, until), backstop));
+            interrupted = why == EINTR;
+            in_vain = why == EINTR || why == ETIMEDOUT;
             slept = true;
         }
     }
@@ -257,23 +257,20 @@ static int turn(struct ist_sync *s, isti_try_fn try, void *ctx, ist_waiting *w, 
     IST_POINT(WAIT_SLEPT);
     w->slept = true;
     const uint64_t then = isti_os.now();
-    if (then - now >= ISTI_BACKSTOP_NS)
+    if (in_vain && then - w->since >= ISTI_BACKSTOP_NS) /* all in all: a caller's patience may end each sleep sooner */
         suspect(s);
-    error = try
-        (s, ctx, seniority(w, then));
+    error = attempt(s, ctx, seniority(w, then));
     return error == -EAGAIN && interrupted ? -EINTR : error;
 }
 
-int isti_sync_wait(struct ist_sync *s, isti_try_fn try, void *ctx, ist_waiting *w) {
+int isti_sync_wait(struct ist_sync *s, isti_try_fn attempt, void *ctx, ist_waiting *w) {
     if (w == NULL || w->deadline == 0) {
-        int error = try
-            (s, ctx, w == NULL ? ISTI_FRESH : ISTI_PASSING);
+        int error = attempt(s, ctx, w == NULL ? ISTI_FRESH : ISTI_PASSING);
         return error == -EBUSY ? -EAGAIN : error;
     }
-    int error = try
-        (s, ctx, w->slept ? seniority(w, isti_os.now()) : ISTI_FRESH);
+    int error = attempt(s, ctx, w->slept ? seniority(w, isti_os.now()) : ISTI_FRESH);
     if (error == -EAGAIN && !w->slept)
-        error = spin(s, try, ctx);
+        error = spin(s, attempt, ctx);
     if (error != -EAGAIN && error != -EBUSY)
         return error;
     const uint64_t begun = isti_os.now();
@@ -281,7 +278,7 @@ int isti_sync_wait(struct ist_sync *s, isti_try_fn try, void *ctx, ist_waiting *
         w->since = begun;
     const uint64_t until = w->patience < UINT64_MAX - begun ? begun + w->patience : UINT64_MAX;
     do
-        error = turn(s, try, ctx, w, until);
+        error = turn(s, attempt, ctx, w, until);
     while (error == -EAGAIN || error == -EBUSY);
     return error;
 }

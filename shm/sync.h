@@ -70,7 +70,7 @@ typedef enum isti_seniority { ISTI_PASSING, ISTI_FRESH, ISTI_WAITED, ISTI_STARVE
 typedef int (*isti_try_fn)(struct ist_sync *s, void *ctx, isti_seniority seniority);
 
 /* Tries until it succeeds, fails, or time is up. */
-int isti_sync_wait(struct ist_sync *s, isti_try_fn try, void *ctx, ist_waiting *w);
+int isti_sync_wait(struct ist_sync *s, isti_try_fn attempt, void *ctx, ist_waiting *w);
 
 /* Behind a seq_cst exchange of the word: one of those that wait, or all, are woken, and who listens is told. */
 void isti_sync_wake_one(struct ist_sync *s);

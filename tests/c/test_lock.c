@@ -252,6 +252,23 @@ Test(lock, killed_owner) { killed_owner(IST_LOCK, false); }
 Test(lock, killed_owner_of_an_rlock) { killed_owner(IST_RLOCK, false); }
 Test(lock, killed_owner_while_somebody_waits) { killed_owner(IST_LOCK, true); }
 
+/* Where nobody sweeps, a waiter finds out by itself; also one whose calls are all shorter than the time after which it looks. */
+Test(lock, killed_owner_of_one_who_waits_in_short_calls) {
+    ist_options options = {.struct_size = sizeof options, .flags = IST_OPTION_NO_HOUSEKEEPER};
+    CHECK_EQ(ist_configure(&options), 0);
+    peer p = partner(IST_LOCK);
+    CHECK_EQ(peer_call(&p, lock_it, NULL), 0);
+    peer_kill(&p);
+    ist_waiting w = {.deadline = UINT64_MAX, .patience = 5000000};
+    int error;
+    unsigned calls = 0;
+    while ((error = ist_lock_lock(held_sync, 0, &w)) == -EINTR)
+        CHECK(++calls < 400, "nobody has noticed for two seconds");
+    CHECK_EQ(error, -EOWNERDEAD);
+    CHECK(calls > 0);
+    CHECK_EQ(detach(NULL), 0);
+}
+
 Test(lock, let_go_of_by_its_owner) {
     peer p = partner(IST_LOCK);
     CHECK_EQ(peer_call(&p, lock_it, NULL), 0);
