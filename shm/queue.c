@@ -65,12 +65,15 @@ static uint64_t slots_without_limit(struct isti_domain *d) {
     return slots;
 }
 
+/* 0: as many as without a limit. */
 static uint64_t slots_for(struct isti_domain *d, uint64_t maxsize) {
-    uint64_t slots = 1;
+    if (maxsize == 0 || maxsize > MOST_SLOTS - ISTI_RING_LAG)
+        return 0;
     const uint64_t wanted = maxsize > ISTI_RING_SPARSE ? maxsize + ISTI_RING_LAG : maxsize;
-    while (slots < wanted && slots < MOST_SLOTS)
+    uint64_t slots = 1;
+    while (slots < wanted)
         slots *= 2;
-    return maxsize == 0 || wanted > MOST_SLOTS ? 0 : slots <= ISTI_RING_SPARSE || slots <= slots_without_limit(d) ? slots : 0;
+    return slots <= ISTI_RING_SPARSE || slots <= slots_without_limit(d) ? slots : 0;
 }
 
 /* Bytes without a page behind them: a ring is much larger than what is in it. */

@@ -281,6 +281,17 @@ Test(queue, wrong_arguments) {
     nothing_left();
 }
 
+/* More than a ring can have: as many as it can. Also where such a number and a few places more wouldn't fit its type. */
+Test(queue, any_maxsize) {
+    const uint64_t sizes[] = {UINT64_C(1) << 24, UINT64_C(1) << 60, UINT64_MAX - 1000, UINT64_MAX};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        ist_queue *q = create(sizes[i]);
+        CHECK(info(q).maxsize == 0 && info(q).capacity > 1024);
+        ist_queue_release(q);
+    }
+    nothing_left();
+}
+
 Test(queue, tasks) {
     ist_queue *q = create(0);
     CHECK_EQ(ist_queue_join(q, 0, NULL), 0);
