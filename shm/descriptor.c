@@ -718,6 +718,8 @@ static int exclude_published(ist_segment s, uint64_t desc, bool freeze) {
 }
 
 int isti_segment_exclusive(ist_segment *s, bool freeze) {
+    if (ist_process_epoch() == 0)
+        return -ENOTRECOVERABLE; /* a child without handlers: the locks may be held by threads that aren't here. Also below */
     if (slot_is(s->slot, ISTI_SLOT_QUEUE | ISTI_SLOT_LOCK))
         return -EINVAL;
     if (!freeze && s->generation == IST_GENERATION_MASK)
@@ -732,6 +734,8 @@ int isti_segment_exclusive(ist_segment *s, bool freeze) {
 }
 
 int isti_segment_resize(ist_segment s, size_t size) {
+    if (ist_process_epoch() == 0)
+        return -ENOTRECOVERABLE;
     /* relaxed: constant, the caller owns it */
     if ((atomic_load_explicit(&s.slot->meta, memory_order_relaxed) & 0xff) != IST_KIND_HEAP)
         return -EINVAL;

@@ -148,6 +148,8 @@ static struct isti_file *describe_file(int fd, const struct stat *st, uint64_t o
 int ist_segment_map(int fd, uint64_t offset, size_t size, uint32_t flags, ist_segment *out) {
     if (out == NULL || size == 0 || size > PTRDIFF_MAX || offset > INT64_MAX - size || (flags & ~FLAGS_MAP) != 0)
         return -EINVAL;
+    if (ist_process_epoch() == 0)
+        return -ENOTRECOVERABLE; /* before the list of files, whose lock may be held by a thread that isn't here */
     struct stat st;
     if (isti_os.fstat(fd, &st) != 0)
         return -errno;

@@ -43,7 +43,9 @@ static void retire(struct isti_thread *t) {
 
 static void thread_end(void *block) {
     struct isti_thread *t = block;
-    if (t->rlocks > 0 && ist_process_epoch() != 0)
+    if (ist_process_epoch() == 0)
+        return; /* as in isti_thread_make: the block stays */
+    if (t->rlocks > 0)
         isti_lock_thread_end(t->number);
     isti_slab_return(t);
     pthread_mutex_lock(&mutex);

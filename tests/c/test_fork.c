@@ -389,6 +389,10 @@ Test(fork, a_raw_clone_refuses) {
         CHECK_EQ(ist_segment_create(64, 0, &s), -ENOTRECOVERABLE);
         CHECK_EQ(ist_segment_create(1 << 20, IST_ZERO, &s), -ENOTRECOVERABLE);
         CHECK_EQ(ist_segment_wrap(&byte, 1, NULL, NULL, 0, &s), -ENOTRECOVERABLE);
+        CHECK_EQ(ist_segment_map(0, 0, 1, 0, &s), -ENOTRECOVERABLE);
+        CHECK_EQ(ist_segment_freeze(extra), -ENOTRECOVERABLE);
+        CHECK_EQ(ist_segment_make_writable(&extra), -ENOTRECOVERABLE);
+        CHECK_EQ(ist_segment_resize(extra, 32), -ENOTRECOVERABLE);
         CHECK_EQ(ist_segment_token(in.plain, &token), -ENOTRECOVERABLE);
         CHECK_EQ(ist_segment_acquire(&in.token, &s), -ENOTRECOVERABLE);
         CHECK_EQ(ist_lease_take(in.plain, &number), -ENOTRECOVERABLE);
