@@ -33,6 +33,8 @@ const char *ist_strerror(int error) {
     case -ERANGE: return "more tasks are said to be done than there were";
     case -EINTR: return "a signal came";
     case -ECANCELED: return "the wait was called off";
+    case -EOWNERDEAD: return "whoever had the lock died, or ended, with it";
+    case -EPIPE: return "the barrier is broken";
     case -EPERM: return "operation not permitted";
     case -EIO: return "input/output error";
     default: return "unknown error";

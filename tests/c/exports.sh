@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # exports.sh LIBRARY NM: the shared library shows the names of shm/libisthmus.map and of the public headers, and no other; it needs
-# nothing but the C library, has its soname, and is never unloaded.
+# nothing but the C library, has its soname, and is never unloaded. And each error that a header names has a text.
 set -euo pipefail
 library=$1 nm=$2
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -18,6 +18,11 @@ status=0
 diff "$work/listed" "$work/exported" || { echo "the map (<) and the library (>) differ"; status=1; }
 diff "$work/declared" "$work/listed" || { echo "the headers (<) and the map (>) differ"; status=1; }
 if grep -E '^(ist_je_|isti_|je_|malloc|calloc|free)' "$work/exported"; then echo "the names above must not be seen"; status=1; fi
+
+grep -ohE -e '-E[A-Z]{3,}\b' "$root"/include/isthmus/*.h | sort -u >"$work/errors"
+grep -oE -e 'case -E[A-Z]+' "$root/shm/error.c" | sed 's/case //' | sort -u >"$work/texts"
+[[ $(wc -l <"$work/errors") -ge 20 ]] || { echo "only $(wc -l <"$work/errors") errors were found"; exit 1; }
+if comm -23 "$work/errors" "$work/texts" | grep .; then echo "ist_strerror has no text for the errors above"; status=1; fi
 
 if command -v readelf >/dev/null; then
   readelf -d "$library" >"$work/dynamic"
