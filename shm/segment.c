@@ -380,12 +380,13 @@ int ist_segment_place(ist_segment s, ist_place *out) {
 }
 
 int ist_segment_data_readonly(ist_segment s, const void **out) {
-    *out = ist_segment_data(s);
     const uint64_t desc = atomic_load_explicit(&s.slot->desc, memory_order_acquire); /* acquire: pairs with publish */
     struct isti_domain *d = desc == 0 ? NULL : isti_domain_by_number(isti_desc_domain(desc));
     /* relaxed: the caller owns a reference */
-    if (d == NULL || s.slot->wrap != NULL || (atomic_load_explicit(&s.slot->meta, memory_order_relaxed) & 0xff) != IST_KIND_HEAP)
+    if (d == NULL || s.slot->wrap != NULL || (atomic_load_explicit(&s.slot->meta, memory_order_relaxed) & 0xff) != IST_KIND_HEAP) {
+        *out = ist_segment_data(s);
         return 0;
+    }
     return isti_descriptor_readonly(d, isti_desc_index(desc), ist_segment_size(s), out);
 }
 

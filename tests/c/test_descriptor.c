@@ -419,7 +419,13 @@ static long is_frozen(void *unused) {
 
 static long write_readonly(void *unused) {
     (void)unused;
-    const void *data;
+    const void *data = NULL;
+    real = isti_os;
+    refuse_windows = 1;
+    isti_os.mmap = no_windows;
+    CHECK_EQ(ist_segment_data_readonly(held, &data), -ENOMEM);
+    CHECK(data == NULL); /* rather than what can be written */
+    isti_os = real;
     CHECK_EQ(ist_segment_data_readonly(held, &data), 0);
     CHECK(data != ist_segment_data(held) && test_filled(data, board->size, board->tag));
     *(volatile char *)(uintptr_t)data = 1;
