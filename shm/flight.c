@@ -40,7 +40,7 @@ static bool passed(struct isti_domain *d, uint64_t mark) {
     return mark == 0 || q >= d->queues || atomic_load_explicit(&d->queue_rows[q].head, memory_order_acquire) >= (mark & POSITION);
 }
 
-/* The row that `word` links to, in *phase: RESV or FLIGHTS; NULL: there is none, or not any more. */
+/* The row that `word` links to, which is RESV or FLIGHTS by *s; NULL: there is none, or not any more. */
 static struct isti_descriptor *linked(struct isti_domain *d, uint64_t word, uint64_t *s) {
     const uint32_t index = (uint32_t)word - 1;
     if (word == 0 || index >= d->descriptors)

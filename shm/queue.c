@@ -731,7 +731,7 @@ int ist_queue_join(ist_queue *q, uint64_t deadline, ist_waiter *waiter) {
     return 0;
 }
 
-/* Drops what is there; -ETIMEDOUT: what is left is being written by somebody who doesn't go on. */
+/* Drops what is there; but for what is being written by somebody who doesn't go on. */
 static int drop_all(struct ist_queue *q) {
     const struct isti_ring_view *v = &q->view;
     const uint64_t deadline = isti_os.now() + WRITING_NS;

@@ -129,8 +129,10 @@ static int view_row(struct isti_domain *d, uint32_t index, uint32_t generation, 
     if (error != 0)
         return error;
     error = isti_ring_view(d, index, generation, data, size, out);
-    if (error != 0 && *alone != NULL)
+    if (error != 0 && *alone != NULL) {
         isti_os.munmap(*alone, *alone_size);
+        *alone = NULL;
+    }
     return error;
 }
 
@@ -233,7 +235,7 @@ int isti_ring_pass(const struct isti_ring_view *v, uint64_t h, uint64_t word) {
     uint64_t refs[ISTI_BODY_REFS];
     struct isti_header header;
     struct isti_list list = {.count = 0};
-    /* relaxed, all of the body: the caller acquired the word. Half written is as good: what has a mark stands there, see isti_queue_put */
+    /* relaxed, all of the body: the caller acquired the word. Half written is as good: what has a mark stands there, see queue.c */
     bool sense = isti_header_read(atomic_load_explicit(&slot->body[0], memory_order_relaxed), &header);
     unsigned n = sense ? header.refs : 0;
     for (unsigned i = 0; i < n; i++)
@@ -365,7 +367,7 @@ static bool drain(struct isti_domain *d, uint32_t index, uint32_t generation) {
         int passed = isti_ring_pass(&v, h, word);
         error = passed < 0 ? passed : 0;
     }
-    if (alone != NULL && error != -EBADMSG)
+    if (alone != NULL)
         isti_os.munmap(alone, alone_size);
     if (error != 0 && error != -EBADMSG)
         return false;

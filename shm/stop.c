@@ -35,7 +35,7 @@ void ist_waiter_stop(ist_waiter *w) {
                                                  memory_order_relaxed))
         return;
     isti_event_wake_all((_Atomic(uint32_t) *)(uintptr_t)there);
-    atomic_store_explicit(waiter_word(w, WAITER_WORD), there, memory_order_release); /* pairs with waiter_leave */
+    atomic_store_explicit(waiter_word(w, WAITER_WORD), there, memory_order_release); /* pairs with isti_stop_leave */
 }
 
 void ist_waiter_reset(ist_waiter *w) {
