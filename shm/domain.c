@@ -3,8 +3,11 @@
  *   rows[0 .. count)   every domain this process ever was in; a row never changes nor goes
  *   home               the one where this process allocates; NULL until the first use, and in a child that wasn't handed over
  *   usable             d->epoch == ist_process_epoch(): else it is the parent's
+ *   joining            the one that this thread is joining, which isn't in rows yet: it sweeps the place it gets, and may for that own what
+ *                      a dead one's messages list
  *
- * Lock order: lease, heap, table (here), sweep, publish, stripe, claim, drains, threads, housekeeper. Fork takes all of them.
+ * Lock order: lease, heap, table (here), sweep, publish, stripe, claim, drains, threads, housekeeper, and behind these what fork.c names. Fork
+ * takes all of them.
  */
 #include "domain.h"
 
@@ -31,9 +34,10 @@
 #define CONTROL_NAME "isthmus-control"
 #define DATA_NAME "isthmus-data"
 
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards the two below */
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards changes of the three that are shared */
 static _Atomic(struct isti_domain *) rows[ISTI_DOMAINS];
 static _Atomic(uint32_t) count;
+static _Thread_local struct isti_domain *joining;
 static _Atomic(struct isti_domain *) home;
 
 /* ---- the process-local side */
@@ -133,12 +137,23 @@ static int identify(int fd, uint64_t *device, uint64_t *inode, uint64_t *size) {
     return 0;
 }
 
-static int add(struct isti_domain *d) {
+/* Becomes a member of d, which is in the table then. */
+static int join_and_add(struct isti_domain *d) {
     uint32_t n = atomic_load_explicit(&count, memory_order_relaxed); /* relaxed: under the mutex */
     if (n == ISTI_DOMAINS)
         return -EMLINK;
     d->number = n;
     d->epoch = ist_process_epoch();
+    joining = d;
+    int error = isti_member_join(d);
+    joining = NULL;
+    if (d->made_here && (error == -ENOENT || error == -ENOSYS || error == -EACCES)) { /* no /proc: alone, which is enough for this process */
+        d->solo = true;
+        d->me = 0;
+        error = 0;
+    }
+    if (error != 0)
+        return error;
     atomic_store_explicit(&rows[n], d, memory_order_release); /* pairs with the acquire loads of the look-ups: d's fields are there */
     atomic_store_explicit(&count, n + 1, memory_order_release);
     return 0;
@@ -221,15 +236,8 @@ static int make(struct isti_domain **out) {
         error = make_files(d, &h);
     if (error == 0) {
         d->made_here = true;
-        error = isti_member_join(d);
-        if (error == -ENOENT || error == -ENOSYS || error == -EACCES) { /* no /proc: alone, which is enough for this process */
-            d->solo = true;
-            d->me = 0;
-            error = 0;
-        }
+        error = join_and_add(d);
     }
-    if (error == 0 && (error = add(d)) != 0)
-        isti_anchor_drop(d->anchor);
     if (error == 0)
         *out = d;
     else if (d != NULL)
@@ -383,12 +391,7 @@ int isti_domain_peek(uint32_t pid, uint32_t control_fd, const uint8_t *id, struc
 
 /* The mutex is held. Takes d, on failure too. */
 static int join(struct isti_domain *d) {
-    int error = isti_member_join(d);
-    if (error == 0) {
-        error = add(d);
-        if (error != 0)
-            isti_anchor_drop(d->anchor); /* swept like a dead one */
-    }
+    int error = join_and_add(d);
     if (error != 0)
         isti_domain_close(d);
     else
@@ -478,18 +481,21 @@ int isti_domain_home(struct isti_domain **out) {
     return error;
 }
 
+static struct isti_domain *usable(struct isti_domain *d) { return d != NULL && d->epoch == ist_process_epoch() ? d : NULL; }
+
 struct isti_domain *isti_domain_home_now(void) {
-    /* acquire: pairs with isti_domain_home's release */
-    struct isti_domain *d = atomic_load_explicit(&home, memory_order_acquire);
-    return d != NULL && d->epoch == ist_process_epoch() ? d : NULL;
+    return usable(atomic_load_explicit(&home, memory_order_acquire)); /* acquire: pairs with isti_domain_home's release */
+}
+
+static struct isti_domain *in_row(uint32_t number) {
+    return usable(atomic_load_explicit(&rows[number], memory_order_acquire)); /* acquire: pairs with join_and_add */
 }
 
 struct isti_domain *isti_domain_by_number(uint32_t number) {
     if (number >= ISTI_DOMAINS)
         return NULL;
-    /* acquire: pairs with add */
-    struct isti_domain *d = atomic_load_explicit(&rows[number], memory_order_acquire);
-    return d != NULL && d->epoch == ist_process_epoch() ? d : NULL;
+    struct isti_domain *d = in_row(number);
+    return d == NULL && joining != NULL && joining->number == number ? usable(joining) : d;
 }
 
 struct isti_domain *isti_domain_next(uint32_t *at) {
@@ -505,9 +511,8 @@ struct isti_domain *isti_domain_by_id(const uint8_t id[16]) {
     struct isti_domain *d = isti_domain_home_now();
     if (d != NULL && memcmp(d->id, id, 16) == 0)
         return d;
-    /* acquire: pairs with add */
-    for (uint32_t n = atomic_load_explicit(&count, memory_order_acquire); n-- > 0;)
-        if ((d = isti_domain_by_number(n)) != NULL && memcmp(d->id, id, 16) == 0)
+    for (uint32_t n = atomic_load_explicit(&count, memory_order_acquire); n-- > 0;) /* acquire: pairs with join_and_add */
+        if ((d = in_row(n)) != NULL && memcmp(d->id, id, 16) == 0)
             return d;
     return NULL;
 }

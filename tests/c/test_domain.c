@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <isthmus/process.h>
+#include <isthmus/queue.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -409,4 +410,41 @@ Test(domain, closed_descriptors_come_back_from_another_process) {
     CHECK_EQ(fcntl(other, F_GETFD), 0);
     peer_end(&q);
     peer_let_go(NULL);
+}
+
+/* ---- a place whose process left a queue with a list in it: whoever takes it owns the list for a moment (see domain.c, joining) */
+
+static long leave_a_queue(void *unused) {
+    (void)unused;
+    enum { LISTED = 9 };
+    ist_queue *q;
+    ist_segment s[LISTED];
+    CHECK_EQ(ist_queue_create(2, &q), 0);
+    for (int i = 0; i < LISTED; i++)
+        s[i] = test_create(100, 0);
+    ist_queue_message m = {.count = LISTED, .many = s};
+    CHECK_EQ(ist_queue_put(q, &m, 0, NULL), 0);
+    for (int i = 0; i < LISTED; i++)
+        ist_segment_release(s[i]);
+    return 0;
+}
+
+Test(domain, a_newcomer_ends_the_queue_of_whose_place_it_gets) {
+    peer p = peer_start(), q = peer_start();
+    ist_options options = {.struct_size = sizeof options, .processes = 2, .flags = IST_OPTION_NO_HOUSEKEEPER};
+    CHECK_EQ(ist_configure(&options), 0);
+    *board = (struct board){.size = 10, .tag = 1};
+    peer_offer(NULL);
+    CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
+    CHECK_EQ(peer_call(&p, leave_a_queue, NULL), 0);
+    peer_kill(&p);
+    CHECK_EQ(peer_call(&q, reach, NULL), 0);
+    peer_let_go(NULL);
+    ist_sweep();
+    struct isti_domain *d = home();
+    for (uint32_t i = 0; i < isti_descriptors_high(d); i++) {
+        uint64_t s = atomic_load_explicit(&d->descriptor_rows[i].state, memory_order_relaxed);
+        CHECK(isti_s_phase(s) == ISTI_FREE && isti_holders(d, i) == 0, "row %u: %#llx", i, (unsigned long long)s);
+    }
+    peer_end(&q);
 }
