@@ -500,7 +500,7 @@ struct isti_domain *isti_domain_by_number(uint32_t number) {
 
 struct isti_domain *isti_domain_next(uint32_t *at) {
     while (*at < ISTI_DOMAINS) {
-        struct isti_domain *d = isti_domain_by_number((*at)++);
+        struct isti_domain *d = in_row((*at)++);
         if (d != NULL)
             return d;
     }

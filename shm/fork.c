@@ -7,9 +7,9 @@
  *   epoch page = 0, 0                         in a child whose handlers didn't run
  *   epoch page = memory epoch, process epoch  otherwise; the second grows by one in each generation of children
  *
- * Lock order: listen, lease, heap, domains (domain.c has the order within), threads, housekeeper, waiters, mapped files; then jemalloc's own, which it takes in a prepare
- * handler of its own. Prepare handlers run in the reverse order of registration, so jemalloc must have registered first: it is started here
- * before we register.
+ * Lock order: lease, heap, domains (domain.c has the order within), threads, housekeeper, waiters, listeners, mapped files; then jemalloc's
+ * own, which it takes in a prepare handler of its own. Prepare handlers run in the reverse order of registration, so jemalloc must have
+ * registered first: it is started here before we register. (The housekeeper's `attending` comes before all; fork doesn't wait for it.)
  */
 #include "fork.h"
 
@@ -35,25 +35,25 @@ static void (*calls[CALLS])(void);
 static _Atomic(uint32_t) call_count;
 
 static void prepare(void) {
-    isti_listen_fork_prepare();
     isti_lease_fork_prepare();
     isti_heap_fork_prepare();
     isti_domain_fork_prepare();
     isti_thread_fork_prepare();
     isti_housekeeper_fork_prepare();
     isti_waiters_fork_prepare();
+    isti_listen_fork_prepare();
     isti_segment_fork_lock();
 }
 
 static void parent(void) {
     isti_segment_fork_unlock();
+    isti_listen_fork_parent();
     isti_waiters_fork_parent();
     isti_housekeeper_fork_parent();
     isti_thread_fork_parent();
     isti_domain_fork_parent();
     isti_heap_fork_parent();
     isti_lease_fork_parent();
-    isti_listen_fork_parent();
 }
 
 static void child(void) {
@@ -62,13 +62,13 @@ static void child(void) {
     words[0] = memory_epoch;
     words[1] = process_epoch;
     isti_segment_fork_unlock();
+    isti_listen_fork_child();
     isti_waiters_fork_child();
     isti_housekeeper_fork_child();
     isti_thread_fork_child();
     isti_domain_fork_child();
     isti_heap_fork_child();
     isti_lease_fork_child();
-    isti_listen_fork_child();
     /* relaxed: the child has one thread */
     for (uint32_t i = 0; i < atomic_load_explicit(&call_count, memory_order_relaxed); i++)
         calls[i]();

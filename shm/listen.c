@@ -7,6 +7,8 @@
  * A put looks at the bits: its own process's handles it tells itself, of the others it rings the doorbells, and their housekeepers look
  * through their lists. Whoever finds the queue empty takes back what was told, and looks once more: so a message may be told twice, but
  * not never. Orders as in eventcount.h: bit and second look, FULL and the look at the bits, are seq_cst. The same for locks.
+ *
+ * The mutex is a leaf: a sweep tells while it holds locks, and nothing is locked under it.
  */
 #include "listen.h"
 

@@ -355,20 +355,45 @@ static bool has_room(const struct isti_ring_view *v) {
     return is_shut(v) || ((v->maxsize == 0 || tail - head < v->maxsize) && tail - floor <= v->mask);
 }
 
+/* A task is done, or what was never put has been passed: that may have been the last. */
+static void tell_if_done(const struct ist_queue *q) {
+    if (!all_done(&q->view))
+        return;
+    if (isti_event_awaited(&q->view.ring->all_done))
+        isti_event_wake_all(&q->view.ring->all_done);
+    tell_listeners(&q->view, IST_QUEUE_DONE);
+}
+
+/* Passes what was skipped at head, and tells what that makes true. As isti_ring_tidy. */
+static int tidy(const struct ist_queue *q) {
+    int did = isti_ring_tidy(&q->view);
+    if (did > 0) {
+        if (isti_event_awaited(&q->view.ring->not_full))
+            isti_event_wake_all(&q->view.ring->not_full);
+        tell_listeners(&q->view, IST_QUEUE_ROOM);
+        tell_if_done(q);
+    }
+    return did;
+}
+
 /* Position t, which is ours, is given up: it counts as skipped. */
 APART static void give_up(struct ist_queue *q, uint64_t t) {
     atomic_exchange_explicit(&isti_slot_at(&q->view, t)->word, isti_slot_word(t, ISTI_SLOT_SKIP, 0), memory_order_seq_cst);
-    isti_event_wake_one(&q->view.ring->not_empty); /* to pass it */
+    tidy(q);                                       /* who listens for room, or the last task, isn't told before somebody has passed it */
+    isti_event_wake_one(&q->view.ring->not_empty); /* to pass it, where it isn't at head yet */
 }
 
-/* A dead sender's message at head of a full queue: that is swept, and what was skipped is passed. */
+/* A dead sender's message at head of a full queue: that is swept, and what was skipped is passed. 1: head has moved; 0; or an error. */
 APART static int suspect_head(struct ist_queue *q) {
     const struct isti_ring_view *v = &q->view;
     const uint64_t h = atomic_load_explicit(&v->row->head, memory_order_acquire); /* acquire, both: as in a reception */
     const uint64_t word = atomic_load_explicit(&isti_slot_at(v, h)->word, memory_order_acquire);
-    if (word != 0 && isti_slot_position(word) == h && isti_slot_state_of(word) == ISTI_SLOT_RSV && isti_slot_member(word) != v->d->me)
+    const bool suspect =
+        word != 0 && isti_slot_position(word) == h && isti_slot_state_of(word) == ISTI_SLOT_RSV && isti_slot_member(word) != v->d->me;
+    if (suspect)
         isti_sweep_member(v->d, isti_slot_member(word));
-    return isti_ring_tidy(v);
+    int did = tidy(q);
+    return did == 0 && suspect ? atomic_load_explicit(&v->row->head, memory_order_acquire) != h : did; /* the sweep passes it by itself */
 }
 
 static int claim(struct ist_queue *q, uint64_t deadline, ist_waiter *w, uint64_t *t) {
@@ -644,8 +669,10 @@ static int try_get(struct ist_queue *q, ist_queue_message *out, uint64_t *writte
         error = isti_ring_pass(v, h, word);
         if (error < 0)
             return error;
-        if (error > 0)
+        if (error > 0) {
             has_advanced(q, h);
+            tell_if_done(q);
+        }
     }
 }
 
@@ -706,11 +733,8 @@ int ist_queue_task_done(ist_queue *q) {
         /* seq_cst: before the look whether join waits; release: what was done is seen by who joins */
     } while (!atomic_compare_exchange_weak_explicit(done, &now, now + 1, memory_order_seq_cst, memory_order_relaxed));
     IST_POINT(DONE_COUNTED);
-    if (all_done(&q->view)) {
-        if (isti_event_awaited(&q->view.ring->all_done))
-            isti_event_wake_all(&q->view.ring->all_done);
-        tell_listeners(&q->view, IST_QUEUE_DONE);
-    }
+    if (tidy(q) <= 0) /* behind the last message may be one that was never put */
+        tell_if_done(q);
     return 0;
 }
 

@@ -14,6 +14,7 @@
 #include "ring.h"
 
 #include "eventcount.h"
+#include "listen.h"
 #include "os.h"
 #include "point.h"
 #include "sanitizer.h"
@@ -340,13 +341,17 @@ int isti_ring_sweep(struct isti_domain *d, uint32_t index, uint32_t m) {
     atomic_compare_exchange_strong_explicit(&v.ring->puncher, &puncher, 0, memory_order_acq_rel, memory_order_relaxed);
     atomic_fetch_and_explicit(&v.ring->armed[m / 64], ~(UINT64_C(1) << m % 64),
                               memory_order_relaxed); /* relaxed: nobody is there to hear */
-    /* who was woken and killed before it looked */
+    error = isti_ring_tidy(&v); /* so that whoever looks because it was told finds room, and no task left */
+    /* also who was woken and killed before it looked */
     isti_event_wake_all(&v.ring->not_empty);
     isti_event_wake_all(&v.ring->not_full);
     isti_event_wake_all(&v.ring->all_done);
+    isti_listen_tell(d, index, &v.ring->listened, v.ring->armed);
+    isti_listen_tell(d, index, &v.ring->room_listened, v.ring->armed);
+    isti_listen_tell(d, index, &v.ring->done_listened, v.ring->armed);
     if (alone != NULL)
         isti_os.munmap(alone, alone_size);
-    return 0;
+    return error < 0 ? error : 0;
 }
 
 /* ---- emptying a queue that nobody holds. DRAIN names the one process that does it, so the row and the memory stay its until it is done */

@@ -1,9 +1,7 @@
 /* test_queue.c: queues, in one process and between several. */
 #include "control_check.h"
-#include "harness.h"
 #include "os.h"
-#include "peer.h"
-#include "ring.h"
+#include "queues.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -14,33 +12,6 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define FOREVER UINT64_MAX
-
-static ist_queue *create(uint64_t maxsize) {
-    ist_queue *q = NULL;
-    int error = ist_queue_create(maxsize, &q);
-    CHECK(error == 0, "create(%llu): %s", (unsigned long long)maxsize, ist_strerror(error));
-    return q;
-}
-
-static int put_number(ist_queue *q, uint64_t n) {
-    ist_queue_message m = {.tag = 1, .size = sizeof n};
-    memcpy(m.bytes, &n, sizeof n);
-    return ist_queue_put(q, &m, 0, NULL);
-}
-
-/* -errno, or the number. */
-static int64_t get_number(ist_queue *q, uint64_t deadline) {
-    ist_queue_message m;
-    int error = ist_queue_get(q, &m, deadline, NULL);
-    if (error != 0)
-        return error;
-    uint64_t n;
-    CHECK(m.tag == 1 && m.size == sizeof n && m.count == 0);
-    memcpy(&n, m.bytes, sizeof n);
-    return (int64_t)n;
-}
 
 static void put_segments(ist_queue *q, ist_segment *segments, uint32_t count, int expected) {
     ist_queue_message m = {.tag = 2, .count = count};
@@ -521,35 +492,6 @@ Test(queue, many_without_limit) {
 
 /* ---- other processes */
 
-static ist_queue *q_here; /* in each process */
-
-static void begin(void) {
-    board_begin();
-    board->size = 100;
-    board->tag = 77;
-}
-
-static void offer_queue(uint64_t maxsize) {
-    q_here = create(maxsize);
-    board_tell_home();
-    board->token = test_token(ist_queue_segment(q_here));
-}
-
-static long attach_queue(void *unused) {
-    (void)unused;
-    return ist_queue_attach(&board->token, &q_here);
-}
-
-static long put_seven(void *unused) {
-    (void)unused;
-    return put_number(q_here, 7);
-}
-
-static long get_one(void *unused) {
-    (void)unused;
-    return (long)get_number(q_here, FOREVER);
-}
-
 static long put_two_lists(void *unused) {
     (void)unused;
     ist_segment s[20];
@@ -560,25 +502,6 @@ static long put_two_lists(void *unused) {
     for (int i = 0; i < 20; i++)
         ist_segment_release(s[i]);
     return 0;
-}
-
-/* As a sender that stands still, or dies, between its claim and its message. */
-static long claim_only(void *unused) {
-    (void)unused;
-    struct isti_ring_view v;
-    ist_segment_info of;
-    ist_segment s = ist_queue_segment(q_here);
-    ist_segment_read_info(s, &of);
-    CHECK_EQ(isti_ring_view(isti_domain_home_now(), of.descriptor, of.descriptor_generation, ist_segment_data(s), ist_segment_size(s), &v),
-             0);
-    uint64_t t;
-    return isti_ring_claim(&v, &t);
-}
-
-static long release_queue(void *unused) {
-    (void)unused;
-    ist_queue_release(q_here);
-    return (long)test_stats().segments;
 }
 
 Test(queue, a_message_outlives_its_sender) {
@@ -685,104 +608,6 @@ Test(queue, the_last_holder_dies) {
     CHECK_EQ(ist_segment_acquire(&token, &s), -ESTALE);
     nothing_left();
     CHECK(peer_memory_returns(0, 5));
-}
-
-static bool readable(int fd, int milliseconds) {
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-    return poll(&p, 1, milliseconds) == 1;
-}
-
-Test(queue, a_descriptor_tells) {
-    begin();
-    peer p = peer_start();
-    offer_queue(0);
-    CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
-    CHECK_EQ(peer_call(&p, attach_queue, NULL), 0);
-    int fd, same;
-    CHECK_EQ(put_seven(NULL), 0);
-    CHECK_EQ(ist_queue_fileno(q_here, &fd), 0);
-    CHECK_EQ(ist_queue_fileno(q_here, &same), 0);
-    CHECK_EQ(fd, same);
-    CHECK(readable(fd, 0)); /* of what was there before */
-    CHECK_EQ(get_number(q_here, 0), 7);
-    CHECK_EQ(get_number(q_here, 0), -EAGAIN);
-    CHECK(!readable(fd, 0));
-    const uint64_t began = test_now();
-    for (int i = 0; i < 20; i++) {
-        CHECK_EQ(i % 2 == 0 ? put_seven(NULL) : peer_call(&p, put_seven, NULL), 0);
-        CHECK(readable(fd, 10000), "message %d", i);
-        CHECK_EQ(get_number(q_here, 0), 7);
-        while (readable(fd, 0)) /* the housekeeper may have told a second time */
-            CHECK_EQ(get_number(q_here, 0), -EAGAIN);
-    }
-    CHECK(test_now() - began < UINT64_C(8000000000), "the housekeeper looks every two seconds by itself");
-    fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) { /* the descriptor is the parent's */
-        int mine;
-        CHECK(fcntl(fd, F_GETFD) < 0);
-        CHECK_EQ(ist_queue_fileno(q_here, &mine), 0);
-        CHECK(!readable(mine, 0));
-        CHECK_EQ(put_seven(NULL), 0);
-        CHECK(readable(mine, 0));
-        _exit(0);
-    }
-    CHECK_EQ(test_wait(child, 30), 0);
-    CHECK(readable(fd, 10000));
-    CHECK_EQ(get_number(q_here, 0), 7);
-    CHECK_EQ(peer_call(&p, release_queue, NULL), 0);
-    CHECK_EQ(ist_queue_shutdown(q_here, false), 0);
-    CHECK(readable(fd, 0));
-    CHECK_EQ(get_number(q_here, 0), -ESHUTDOWN);
-    CHECK(readable(fd, 0));
-    ist_queue_release(q_here);
-    CHECK(fcntl(fd, F_GETFD) < 0);
-    peer_end(&p);
-}
-
-static long get_one_done(void *unused) {
-    (void)unused;
-    return get_number(q_here, 0) == 7 ? ist_queue_task_done(q_here) : -1;
-}
-
-Test(queue, descriptors_tell_of_room_and_of_the_last_task) {
-    begin();
-    peer p = peer_start();
-    offer_queue(1);
-    CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
-    CHECK_EQ(peer_call(&p, attach_queue, NULL), 0);
-    int room, done, other;
-    CHECK_EQ(ist_queue_fileno_of(q_here, (ist_queue_side)3, &room), -EINVAL);
-    CHECK_EQ(ist_queue_fileno_of(q_here, IST_QUEUE_ROOM, &room), 0);
-    CHECK_EQ(ist_queue_fileno_of(q_here, IST_QUEUE_DONE, &done), 0);
-    CHECK_EQ(ist_queue_fileno(q_here, &other), 0);
-    CHECK(room != done && done != other && other != room);
-    for (int i = 0; i < 20; i++) {
-        CHECK(readable(room, 0) && readable(done, 0), "as there is, and nothing has begun");
-        CHECK_EQ(put_seven(NULL), 0);
-        while (readable(room, 0) || readable(done, 0)) { /* those who look make it unreadable; the housekeeper may tell a second time */
-            CHECK_EQ(ist_queue_await_room(q_here, 0, NULL), -EAGAIN);
-            CHECK_EQ(ist_queue_join(q_here, 0, NULL), -EAGAIN);
-        }
-        CHECK_EQ(i % 2 == 0 ? get_one_done(NULL) : peer_call(&p, get_one_done, NULL), 0);
-        CHECK(readable(room, 10000) && readable(done, 10000), "round %d", i);
-        CHECK_EQ(ist_queue_await_room(q_here, 0, NULL), 0);
-    }
-    CHECK_EQ(put_seven(NULL), 0);
-    CHECK_EQ(ist_queue_await_room(q_here, 0, NULL), -EAGAIN);
-    ist_waiter w = {{0, 0}};
-    ist_waiter_stop(&w);
-    CHECK_EQ(ist_queue_await_room(q_here, UINT64_MAX, &w), -ECANCELED);
-    CHECK_EQ(ist_queue_await_room(q_here, test_now() + 1000000, NULL), -ETIMEDOUT);
-    CHECK_EQ(ist_queue_shutdown(q_here, false), 0);
-    CHECK(readable(room, 0) && ist_queue_await_room(q_here, 0, NULL) == 0, "a put says why");
-    int copy = dup(done);
-    CHECK_EQ(peer_call(&p, release_queue, NULL), 0);
-    ist_queue_release(q_here);
-    CHECK(readable(copy, 0) && fcntl(done, F_GETFD) < 0, "whoever waits by a duplicate hears that the handle is gone");
-    close(copy);
-    nothing_left();
-    peer_end(&p);
 }
 
 Test(queue, a_forked_child_goes_on) {
