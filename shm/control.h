@@ -170,6 +170,20 @@ static inline uint64_t isti_s(uint32_t generation, isti_phase phase, uint32_t x)
 }
 static inline bool isti_s_live(uint64_t s) { return isti_s_phase(s) == ISTI_LIVE || isti_s_phase(s) == ISTI_FROZEN; }
 
+/* Of a mark, which comes from outside: how many of a table's `rows` rows may have been used. acquire: pairs with isti_raise and the
+ * exchanges that raise a mark by one: what could be found in a row was written behind that. */
+static inline uint32_t isti_marked(_Atomic(uint32_t) *mark, uint32_t rows) {
+    const uint32_t high = atomic_load_explicit(mark, memory_order_acquire);
+    return high < rows ? high : rows;
+}
+
+/* A mark becomes `least` at least, before a row below that is used (D7): whoever could find something there, or has to sweep it, looks. */
+static inline void isti_raise(_Atomic(uint32_t) *mark, uint32_t least) {
+    uint32_t now = atomic_load_explicit(mark, memory_order_relaxed); /* relaxed: the exchange checks it */
+    while (now < least && !atomic_compare_exchange_weak_explicit(mark, &now, least, memory_order_acq_rel, memory_order_relaxed))
+        ;
+}
+
 static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "atomics between processes must be lock-free");
 
 #endif

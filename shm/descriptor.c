@@ -55,11 +55,7 @@ void isti_descriptor_fork_unlock(void) {
     }
 }
 
-uint32_t isti_descriptors_high(struct isti_domain *d) {
-    /* acquire: pairs with claim's raise; bounded, as it comes from outside */
-    uint32_t high = atomic_load_explicit(&d->marks->descriptors, memory_order_acquire);
-    return high < d->descriptors ? high : d->descriptors;
-}
+uint32_t isti_descriptors_high(struct isti_domain *d) { return isti_marked(&d->marks->descriptors, d->descriptors); }
 
 /* ---- bits */
 
@@ -153,6 +149,19 @@ void isti_row_free(struct isti_domain *d, uint32_t index) {
     pthread_mutex_unlock(&d->claim);
 }
 
+static bool end_row(struct isti_domain *d, uint32_t index, uint64_t s) {
+    /* release: pairs with claim's acquire */
+    return atomic_compare_exchange_strong_explicit(&d->descriptor_rows[index].state, &s, isti_s(isti_s_generation(s) + 1, ISTI_FREE, 0),
+                                                   memory_order_acq_rel, memory_order_relaxed);
+}
+
+bool isti_row_end(struct isti_domain *d, uint32_t index, uint64_t s) {
+    bool ours = end_row(d, index, s);
+    if (ours)
+        isti_row_free(d, index);
+    return ours;
+}
+
 static bool is_our_window(const struct isti_domain *d, uint32_t window) { return isti_window_base(d) != NULL && d->window == window; }
 
 void isti_give_back(struct isti_domain *d, uint32_t index) {
@@ -165,10 +174,8 @@ void isti_give_back(struct isti_domain *d, uint32_t index) {
     if (ours) {
         d->given[index] = (struct isti_given){0};
         /* FREE first, the block afterwards: in the other order whoever finds DEAD could take the memory for this segment's when it is the
-         * next one's already. release: pairs with claim's acquire */
-        uint32_t next = isti_s_generation(s) + 1;
-        ours = atomic_compare_exchange_strong_explicit(&row->state, &s, isti_s(next, ISTI_FREE, 0), memory_order_acq_rel,
-                                                       memory_order_relaxed);
+         * next one's already */
+        ours = end_row(d, index, s);
     }
     pthread_mutex_unlock(stripe_of(d, index));
     if (!ours)
@@ -198,10 +205,7 @@ static bool bury(struct isti_domain *d, uint32_t index, uint64_t s) {
         return false; /* whoever moved it has the duty now */
     if (local) { /* no memory of the domain: nothing to give back */
         IST_POINT(FREE_LOCAL);
-        uint64_t was = dead;
-        if (atomic_compare_exchange_strong_explicit(&row->state, &was, isti_s(generation + 1, ISTI_FREE, 0), memory_order_acq_rel,
-                                                    memory_order_relaxed))
-            isti_row_free(d, index);
+        isti_row_end(d, index, dead);
         return true;
     }
     if (punch) {
@@ -309,16 +313,8 @@ int isti_row_claim(struct isti_domain *d, uint32_t *index, uint32_t *generation)
     return error;
 }
 
-static bool unclaim(struct isti_domain *d, uint32_t index, uint32_t generation) {
-    uint64_t s = isti_s(generation, ISTI_RESV, d->me);
-    /* release: pairs with claim's acquire */
-    return atomic_compare_exchange_strong_explicit(&d->descriptor_rows[index].state, &s, isti_s(generation + 1, ISTI_FREE, 0),
-                                                   memory_order_acq_rel, memory_order_relaxed);
-}
-
 void isti_row_unclaim(struct isti_domain *d, uint32_t index, uint32_t generation) {
-    if (unclaim(d, index, generation))
-        isti_row_free(d, index);
+    isti_row_end(d, index, isti_s(generation, ISTI_RESV, d->me));
 }
 
 static bool slot_is(const struct ist_slot *slot, uint32_t kind) {
@@ -364,7 +360,7 @@ static int publish(struct isti_domain *d, struct ist_slot *slot, bool locked) {
         uint32_t q;
         error = isti_queue_row_claim(d, index, generation, data, &q);
         if (error != 0) {
-            if (unclaim(d, index, generation) && !locked)
+            if (end_row(d, index, isti_s(generation, ISTI_RESV, d->me)) && !locked)
                 isti_row_free(d, index);
             return error;
         }

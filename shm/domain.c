@@ -289,11 +289,7 @@ static int open_control(struct isti_domain *d, const uint8_t *id) {
     return map_tables(d, &h);
 }
 
-uint32_t isti_members_high(struct isti_domain *d) {
-    /* acquire: pairs with join's release: rows below the mark are used; bounded, as it comes from outside */
-    uint32_t high = atomic_load_explicit(&d->marks->members, memory_order_acquire);
-    return high < d->members ? high : d->members;
-}
+uint32_t isti_members_high(struct isti_domain *d) { return isti_marked(&d->marks->members, d->members); }
 
 /* The data memfd, from whatever member has it. */
 static int open_data(struct isti_domain *d) {

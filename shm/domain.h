@@ -155,6 +155,8 @@ void isti_row_unclaim(struct isti_domain *d, uint32_t index, uint32_t generation
 void isti_row_drained(struct isti_domain *d, uint32_t index, uint32_t generation);
 /* A FREE row for later use. */
 void isti_row_free(struct isti_domain *d, uint32_t index);
+/* s → FREE in the next generation, and for later use. false: it isn't `s` any more. */
+bool isti_row_end(struct isti_domain *d, uint32_t index, uint64_t s);
 uint32_t isti_descriptors_high(struct isti_domain *d);
 uint32_t isti_holders(struct isti_domain *d, uint32_t index);
 bool isti_held_by_living(struct isti_domain *d, uint32_t index);

@@ -151,12 +151,9 @@ static bool end(struct isti_domain *d, struct isti_descriptor *row, uint64_t s, 
     if (isti_s_phase(s) != ISTI_FLIGHTS || atomic_load_explicit(&row->offset, memory_order_relaxed) != target) /* relaxed: acquired by s */
         return false;
     *next = atomic_load_explicit(&row->flights[CELLS], memory_order_relaxed); /* relaxed: its segment is over, nobody adds any more */
-    /* release: pairs with claim's acquire */
-    if (!atomic_compare_exchange_strong_explicit(&row->state, &s, isti_s(isti_s_generation(s) + 1, ISTI_FREE, 0), memory_order_acq_rel,
-                                                 memory_order_relaxed))
+    if (!isti_row_end(d, (uint32_t)(row - d->descriptor_rows), s))
         return false;
     IST_POINT(FLIGHTS_ENDED);
-    isti_row_free(d, (uint32_t)(row - d->descriptor_rows));
     return true;
 }
 

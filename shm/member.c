@@ -68,11 +68,7 @@ bool isti_member_gone(struct isti_domain *d, uint32_t m) {
 
 /* Row m is ours by its lock: from here on a death is swept. */
 void isti_member_begin(struct isti_domain *d, uint32_t m) {
-    uint32_t high = atomic_load_explicit(&d->marks->members, memory_order_relaxed);
-    /* acq_rel: pairs with isti_members_high: whoever sees something of ours sees that there is a row m to look for */
-    while (high <= m &&
-           !atomic_compare_exchange_weak_explicit(&d->marks->members, &high, m + 1, memory_order_acq_rel, memory_order_relaxed))
-        ;
+    isti_raise(&d->marks->members, m + 1);
     IST_POINT(JOIN_RAISED);
     struct isti_member *row = &d->member_rows[m];
     /* release: pairs with the acquire in a sweep: dirty comes before anything there is to strike out */

@@ -21,11 +21,7 @@
 
 #define PATIENCE_NS UINT64_C(5000000000)
 
-static uint32_t names_high(struct isti_domain *d) {
-    /* acquire: pairs with the raise below; bounded, as it comes from outside */
-    uint32_t high = atomic_load_explicit(&d->marks->names, memory_order_acquire);
-    return high < d->names ? high : d->names;
-}
+static uint32_t names_high(struct isti_domain *d) { return isti_marked(&d->marks->names, d->names); }
 
 /* ---- rows */
 

@@ -27,11 +27,7 @@
 
 /* ---- rows of the table of queues */
 
-static uint32_t queues_high(struct isti_domain *d) {
-    /* acquire: pairs with the raise below; bounded, as it comes from outside */
-    uint32_t high = atomic_load_explicit(&d->marks->queues, memory_order_acquire);
-    return high < d->queues ? high : d->queues;
-}
+static uint32_t queues_high(struct isti_domain *d) { return isti_marked(&d->marks->queues, d->queues); }
 
 /* Once over, for ever: a descriptor's generation ends in DEAD or FREE. */
 static bool owner_is_over(struct isti_domain *d, uint64_t owner) {

@@ -52,10 +52,7 @@ static bool sweep_row(struct isti_domain *d, uint32_t m, uint32_t index, bool ke
     const isti_phase phase = isti_s_phase(s);
     const uint32_t window = atomic_load_explicit(&row->window, memory_order_relaxed);
     if (phase == ISTI_RESV && isti_s_x(s) == m) {
-        /* release: pairs with claim's acquire */
-        if (atomic_compare_exchange_strong_explicit(&row->state, &s, isti_s(isti_s_generation(s) + 1, ISTI_FREE, 0), memory_order_acq_rel,
-                                                    memory_order_relaxed))
-            isti_row_free(d, index);
+        isti_row_end(d, index, s);
         IST_POINT(SWEEP_RESV);
     } else if (phase == ISTI_PUNCH && isti_s_x(s) == m) {
         /* what isn't punched is the owner's to use as it is */
@@ -91,11 +88,9 @@ static bool sweep_row(struct isti_domain *d, uint32_t m, uint32_t index, bool ke
     s = atomic_load_explicit(&row->state, memory_order_acquire);
     if (isti_s_phase(s) != ISTI_DEAD)
         return true;
-    if (atomic_load_explicit(&row->flags, memory_order_relaxed) & ISTI_PUBLISHED_LOCAL) {
-        if (atomic_compare_exchange_strong_explicit(&row->state, &s, isti_s(isti_s_generation(s) + 1, ISTI_FREE, 0), memory_order_acq_rel,
-                                                    memory_order_relaxed))
-            isti_row_free(d, index);
-    } else if (window < d->windows)
+    if (atomic_load_explicit(&row->flags, memory_order_relaxed) & ISTI_PUBLISHED_LOCAL)
+        isti_row_end(d, index, s);
+    else if (window < d->windows)
         isti_hint(d, window, index); /* it may have died before it could tell */
     return true;
 }

@@ -22,11 +22,7 @@ static uint64_t sequence_of(uint64_t word) { return word >> 24; }
 static isti_ticket_state state_of(uint64_t word) { return (isti_ticket_state)(word >> 16 & 0xff); }
 static uint32_t member_of(uint64_t word) { return (uint32_t)(word & 0xffff); }
 
-static uint32_t tickets_high(struct isti_domain *d) {
-    /* acquire: pairs with the raise below; bounded, as it comes from outside */
-    uint32_t high = atomic_load_explicit(&d->marks->tickets, memory_order_acquire);
-    return high < d->tickets ? high : d->tickets;
-}
+static uint32_t tickets_high(struct isti_domain *d) { return isti_marked(&d->marks->tickets, d->tickets); }
 
 /* RESV of ours, or false. */
 static bool claim(struct isti_domain *d, uint32_t t, uint64_t *sequence) {

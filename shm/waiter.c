@@ -68,11 +68,8 @@ static bool move(struct isti_waiter *row, uint64_t from, waiter_state to) {
     return atomic_compare_exchange_strong_explicit(&row->word, &from, with_state(from, to), memory_order_seq_cst, memory_order_relaxed);
 }
 
-/* The rows of a bucket that were ever used; bounded, as it comes from outside. */
-static uint32_t rows_used(struct isti_waiter_bucket *bucket) {
-    uint32_t high = atomic_load_explicit(&bucket->high, memory_order_acquire); /* pairs with claim's raise */
-    return high < ISTI_WAITERS ? high : ISTI_WAITERS;
-}
+/* The rows of a bucket that were ever used. */
+static uint32_t rows_used(struct isti_waiter_bucket *bucket) { return isti_marked(&bucket->high, ISTI_WAITERS); }
 
 /* Buckets that were never used aren't touched: that would commit their pages. */
 static bool bucket_used(struct isti_domain *d, uint32_t b) {
@@ -91,13 +88,13 @@ static void raise_to(_Atomic(uint32_t) *word, uint32_t least) {
 
 static bool claim_in(struct isti_domain *d, uint32_t b, uint64_t ticket, uint32_t *row) {
     if (!bucket_used(d, b))
-        atomic_fetch_or_explicit(&d->marks->waiter_buckets[b / 64], UINT64_C(1) << b % 64, memory_order_acq_rel); /* as in raise_to */
+        atomic_fetch_or_explicit(&d->marks->waiter_buckets[b / 64], UINT64_C(1) << b % 64, memory_order_acq_rel); /* as in isti_raise */
     for (uint32_t i = 0; i < ISTI_WAITERS; i++) {
         struct isti_waiter *r = &d->waiter_rows[b].rows[i];
         uint64_t word = atomic_load_explicit(&r->word, memory_order_relaxed); /* relaxed: the exchange checks it */
         if (state_of(word) != FREE)
             continue;
-        raise_to(&d->waiter_rows[b].high, i + 1);
+        isti_raise(&d->waiter_rows[b].high, i + 1);
         IST_POINT(WAIT_RAISED);
         /* acquire: pairs with the release of whoever freed it */
         if (atomic_compare_exchange_strong_explicit(&r->word, &word, word_of(ticket, CLAIMED, d->me), memory_order_acq_rel,
@@ -113,7 +110,7 @@ static int claim(struct isti_domain *d, const struct element *e, uint64_t ticket
     const uint32_t home = bucket_of(d, e);
     for (uint32_t away = 0; away < d->waiter_buckets; away++) {
         if (away > 0)
-            raise_to(&d->waiter_rows[home].spilled, away);
+            isti_raise(&d->waiter_rows[home].spilled, away);
         if (claim_in(d, (home + away) % d->waiter_buckets, ticket, row))
             return 0;
     }

@@ -20,11 +20,7 @@
 
 /* ---- taking one */
 
-uint32_t isti_windows_high(struct isti_domain *d) {
-    /* acquire: pairs with the raise below; bounded, as it comes from outside */
-    uint32_t high = atomic_load_explicit(&d->marks->windows, memory_order_acquire);
-    return high < d->windows ? high : d->windows;
-}
+uint32_t isti_windows_high(struct isti_domain *d) { return isti_marked(&d->marks->windows, d->windows); }
 
 static int take(struct isti_domain *d, uint32_t w) {
     struct isti_window_row *row = &d->window_rows[w];
@@ -42,11 +38,7 @@ static int take(struct isti_domain *d, uint32_t w) {
         d->window_anchor = NULL;
         return -EAGAIN;
     }
-    uint32_t high = atomic_load_explicit(&d->marks->windows, memory_order_relaxed);
-    /* acq_rel: whoever walks the windows after we put something there finds this one */
-    while (high <= w &&
-           !atomic_compare_exchange_weak_explicit(&d->marks->windows, &high, w + 1, memory_order_acq_rel, memory_order_relaxed))
-        ;
+    isti_raise(&d->marks->windows, w + 1);
     IST_POINT(WINDOW_RAISED);
     atomic_store_explicit(&row->attended, 0, memory_order_relaxed); /* relaxed: a hint, of the one before us */
     atomic_store_explicit(&row->used, 1, memory_order_release);     /* pairs with reclaim's acquire */
@@ -224,13 +216,10 @@ static size_t free_dead(struct isti_domain *d, uint32_t w) {
         isti_phase phase = isti_s_phase(s);
         if (phase == ISTI_FREE || phase == ISTI_RESV || !in_window(d, i, w))
             continue;
-        if (phase != ISTI_DEAD) {
+        if (phase != ISTI_DEAD)
             held++;
-        } else if (atomic_compare_exchange_strong_explicit(&row->state, &s, isti_s(isti_s_generation(s) + 1, ISTI_FREE, 0),
-                                                           memory_order_acq_rel, memory_order_relaxed)) {
+        else if (isti_row_end(d, i, s))
             IST_POINT(RECLAIM_FREED);
-            isti_row_free(d, i);
-        }
     }
     return held;
 }
