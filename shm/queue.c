@@ -616,7 +616,8 @@ APART static int take_with_segments(struct ist_queue *q, uint64_t h, uint64_t wo
     if (error == 0 || atomic_load_explicit(&q->view.row->head, memory_order_acquire) != h) /* acquire: as in try_get */
         return -EAGAIN;
     if (error == -ESTALE || error == -EXDEV || error == -EINVAL || error == -EBADMSG) { /* its marks kept what it names: it's garbage */
-        isti_ring_pass(&q->view, h, word);
+        if (isti_ring_pass(&q->view, h, word) > 0)
+            has_advanced(q, h);
         return -EBADMSG;
     }
     return error;

@@ -66,15 +66,20 @@ static inline long get_one(void *unused) {
     return (long)get_number(q_here, FOREVER);
 }
 
-/* As a sender that stands still, or dies, between its claim and its message. */
-static inline long claim_only(void *unused) {
-    (void)unused;
+static inline struct isti_ring_view view_here(void) {
     struct isti_ring_view v;
     ist_segment_info of;
     ist_segment s = ist_queue_segment(q_here);
     ist_segment_read_info(s, &of);
     CHECK_EQ(isti_ring_view(isti_domain_home_now(), of.descriptor, of.descriptor_generation, ist_segment_data(s), ist_segment_size(s), &v),
              0);
+    return v;
+}
+
+/* As a sender that stands still, or dies, between its claim and its message. */
+static inline long claim_only(void *unused) {
+    (void)unused;
+    struct isti_ring_view v = view_here();
     uint64_t t;
     return isti_ring_claim(&v, &t);
 }

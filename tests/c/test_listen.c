@@ -162,6 +162,25 @@ Test(listen, what_a_killed_sender_left_behind_the_last_message) {
     nothing_left();
 }
 
+/* A message that makes no sense is gone, and its place can be had. */
+Test(listen, a_place_that_garbage_had) {
+    begin();
+    offer_queue(1);
+    int room;
+    CHECK_EQ(ist_queue_fileno_of(q_here, IST_QUEUE_ROOM, &room), 0);
+    struct isti_ring_view v = view_here();
+    CHECK_EQ(put_seven(NULL), 0);
+    struct isti_ring_slot *slot = isti_slot_at(&v, v.base);
+    atomic_store_explicit(&slot->body[0], isti_header_word((struct isti_header){1, 0, 1, false}), memory_order_relaxed);
+    atomic_store_explicit(&slot->body[1], isti_ref(UINT32_MAX, 0), memory_order_relaxed);
+    CHECK_EQ(ist_queue_await_room(q_here, 0, NULL), -EAGAIN);
+    CHECK(!readable(room, 0));
+    CHECK_EQ(get_number(q_here, 0), -EBADMSG);
+    CHECK(readable(room, 0));
+    ist_queue_release(q_here);
+    nothing_left();
+}
+
 /* ---- a sweep tells while another thread forks */
 
 static struct isti_os real;
