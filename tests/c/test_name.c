@@ -9,7 +9,7 @@
 
 TestSuite(name, .init = board_begin, .timeout = 60);
 
-static char unique[64]; /* other runs of this test may be under way on the machine */
+static char unique[64]; /* other runs of this program may be under way on the machine, and the other tests of this one are: each has its names */
 
 static const char *name(const char *what) {
     snprintf(unique, sizeof unique, "%s of %d", what, (int)getppid());
@@ -49,15 +49,15 @@ static void offer(void) {
 Test(name, within_a_process) {
     ist_segment s;
     offer();
-    CHECK_EQ(attach("x", &s), -ENOENT);
-    CHECK_EQ(publish(name("x")), 0);
+    CHECK_EQ(attach(name("nothing"), &s), -ENOENT);
+    CHECK_EQ(publish(name("within")), 0);
     CHECK_EQ(publish(unique), -EEXIST);
     CHECK_EQ(attach(unique, &s), 0);
     CHECK_EQ(test_owners(held), 2);
     ist_segment_release(s);
-    CHECK_EQ(attach(name("xx"), &s), -ENOENT);
+    CHECK_EQ(attach(name("without"), &s), -ENOENT);
     CHECK_EQ(forget(unique), -ENOENT);
-    CHECK_EQ(forget(name("x")), 0);
+    CHECK_EQ(forget(name("within")), 0);
     CHECK_EQ(forget(unique), -ENOENT);
     CHECK_EQ(attach(unique, &s), -ENOENT);
     CHECK_EQ(publish(unique), 0);
@@ -176,7 +176,7 @@ Test(name, of_two_domains) {
 Test(name, a_writer_that_was_killed) {
     offer();
     struct isti_domain *d = isti_domain_home_now();
-    CHECK_EQ(publish(name("x")), 0);
+    CHECK_EQ(publish(name("half written")), 0);
     /* in the middle of writing the row: odd */
     atomic_fetch_add_explicit(&d->name_rows[0].version, 1, memory_order_relaxed);
     ist_segment s;
