@@ -184,8 +184,10 @@ static int begin_on(ist_segment s, size_t offset, const void *element, size_t si
     if (ist_process_epoch() == 0)
         return -ENOTRECOVERABLE;
     const size_t end = ist_segment_size(s);
+    if ((size != 4 && size != 8) || offset > end || end - offset < size)
+        return -EINVAL;
     const void *at = element != NULL ? element : (const char *)ist_segment_data(s) + offset;
-    if ((size != 4 && size != 8) || (uintptr_t)at % size != 0 || offset > end || end - offset < size)
+    if ((uintptr_t)at % size != 0)
         return -EINVAL;
     return begin(s, offset, at, size, expected, fd, out);
 }
