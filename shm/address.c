@@ -4,7 +4,7 @@
  * of private memory: the entry of a block is its slot's index + 1, by address / 4,096 if it begins on a page, else by address / 64. Windows
  * are never unmapped, so the list of them only grows.
  *
- *   entry of block b = i + 1  =>  slot i had its data at b, and its end hasn't begun or is under way: whoever finds i looks at the slot's state
+ *   entry of block b = i + 1  =>  slot i had its data at b, and its end hasn't begun or is under way: whoever finds i looks at its state
  *   window.epoch = ist_epoch()  <=>  what lies there is this process's to own
  *
  * The tables of a window of others are made with its mapping. If there is no room for them, what lies there isn't found by its address.

@@ -7,8 +7,8 @@
  *   withdraw  (g, n) → (g, n - 1), n < parties
  *
  * `inside` counts the threads of each process that are between arriving and leaving; it is raised before the word and lowered after it. So
- * whoever is killed in between is seen by its sweep, wherever it was; one that was killed just before it came, or just behind the release, breaks
- * the next round, which would have waited for it in vain. tests/models/barrier.pml.
+ * whoever is killed in between is seen by its sweep, wherever it was; one that was killed just before it came, or just behind the release,
+ * breaks the next round, which would have waited for it in vain. tests/models/barrier.pml.
  *
  * Whoever looks late, when more rounds have begun, finds its own outcome among the last eight; later than that it was let go.
  */

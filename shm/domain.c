@@ -6,8 +6,8 @@
  *   joining            the one that this thread is joining, which isn't in rows yet: it sweeps the place it gets, and may for that own what
  *                      a dead one's messages list
  *
- * Lock order: lease, heap, table (here), sweep, publish, stripe, claim, drains, threads, housekeeper, and behind these what fork.c names. Fork
- * takes all of them.
+ * Lock order: lease, heap, table (here), sweep, publish, stripe, claim, drains, threads, housekeeper, and behind these what fork.c names.
+ * Fork takes all of them.
  */
 #include "domain.h"
 
@@ -618,8 +618,8 @@ void isti_domain_fork_parent(void) {
 
 bool isti_domain_fork_carried(void) { return handed_over; }
 
-/* A probe of our own: the one that was inherited is the parent's open file description. Where user code has closed it nothing is shared, and
- * the number may be its own file's by now: isti_domain_has_control gets another when one is needed. */
+/* A probe of our own: the one that was inherited is the parent's open file description. Where user code has closed it nothing is shared,
+ * and the number may be its own file's by now: isti_domain_has_control gets another when one is needed. */
 static bool own_probe(struct isti_domain *d) {
     const int there = is_file(d->control_fd, d->control_device, d->control_inode);
     if (there == 0)

@@ -130,16 +130,16 @@ extern pthread_mutex_t isti_sweep_mutex;
 
 /* ---- descriptor.c */
 int isti_publish(ist_segment s);
-/* The same of a segment that nobody else has, as what `slot_flag` in its meta and `row_flag` in its row say. -EAGAIN: a fork of another thread was
- * faster, and published it as what it was then. */
+/* The same of a segment that nobody else has, as what `slot_flag` in its meta and `row_flag` in its row say. -EAGAIN: a fork of another
+ * thread was faster, and published it as what it was then. */
 int isti_publish_as(ist_segment s, uint32_t slot_flag, uint32_t row_flag);
 int isti_descriptor_acquire(struct isti_domain *d, uint32_t index, uint32_t generation, ist_segment *out);
 /* The slot's last owner has let go; its word `desc` isn't 0. Ends the slot. */
 void isti_descriptor_release(struct ist_slot *slot, uint32_t generation);
 /* freeze or make_writable: what only a sole owner may do. -EBUSY, -ESTALE, -EOVERFLOW, -ENOTRECOVERABLE, -EBADMSG. */
 int isti_segment_exclusive(ist_segment *s, bool freeze);
-/* The length of a growable segment: a word of its descriptor `desc` (segment.h), which whoever reads it bounds by what is reserved. NULL: not
- * published, or in a domain that isn't this process's. */
+/* The length of a growable segment: a word of its descriptor `desc` (segment.h), which whoever reads it bounds by what is reserved. NULL:
+ * not published, or in a domain that isn't this process's. */
 _Atomic(uint64_t) *isti_length_word(uint64_t desc);
 /* ist_segment_resize of a size that can be. */
 int isti_segment_resize(ist_segment s, size_t size);

@@ -12,7 +12,7 @@ const char *ist_strerror(int error) {
     case -EROFS: return "the memory is read-only";
     case -EOVERFLOW: return "a counter would leave its range";
     case -ENOTRECOVERABLE: return "the memory belongs to the parent process";
-    case -ENOSPC: return "a table of the domain is full";
+    case -ENOSPC: return "no room: a table of the domain is full, or the segment can't become so large";
     case -EUSERS: return "the domain has no room for another process";
     case -EMLINK: return "the process is in too many domains";
     case -EBADMSG: return "the domain's tables hold what can't be";

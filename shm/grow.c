@@ -1,8 +1,8 @@
 /* grow.c: growable segments: bytes that are reserved for good, and a length that grows among them.
  *
- * Everything about such a segment is constant but one word, the length, which lies in its descriptor: that is why it is published as soon as
- * it is made, and why there is one length however many processes hold it. A reader bounds the word by what is reserved, as it knows that from
- * its own slot; so it reads inside of its mapping whatever the word says (README.md, D6 and G1 to G3).
+ * Everything about such a segment is constant but one word, the length, which lies in its descriptor: that is why it is published as soon
+ * as it is made, and why there is one length however many processes hold it. A reader bounds the word by what is reserved, as it knows that
+ * from its own slot; so it reads inside of its mapping whatever the word says (README.md, D6 and G1 to G3).
  */
 #include "heap.h"
 #include "point.h"

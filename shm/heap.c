@@ -9,8 +9,8 @@
  *   a heap is alive iff heap.epoch == ist_process_epoch(): in a forked child it is dead, until the child opens its own
  *
  * A dead heap is enforced at two levels. Every entry here looks at the epoch before it enters jemalloc, as hits in the thread cache never
- * reach a hook; and every hook looks as well, as the child's copy of jemalloc may be entered on other ways (its thread cache is flushed when
- * the child opens its own heap) and its purges would punch holes into the parent's live memory.
+ * reach a hook; and every hook looks as well, as the child's copy of jemalloc may be entered on other ways (its thread cache is flushed
+ * when the child opens its own heap) and its purges would punch holes into the parent's live memory.
  */
 #include "heap.h"
 
@@ -194,8 +194,8 @@ static int make_arena(struct isti_heap *h) {
     if (mib("arena.0.decay", h->decay_mib, 3, 1, h->arena) != 0 || mib("arena.0.purge", h->purge_mib, 3, 1, h->arena) != 0 ||
         mib("stats.arenas.0.pdirty", h->dirty_mib, 4, 2, h->arena) != 0)
         return -ENOMEM; /* names of this jemalloc: can't fail; the empty arena would stay */
-    /* Else what is freed of 8 MiB or more is purged at once, and the next array of that size pays for its pages again: they wait a second, as
-     * all others do. */
+    /* Else what is freed of 8 MiB or more is purged at once, and the next array of that size pays for its pages again: they wait a second,
+     * as all others do. */
     size_t oversize_mib[3], never = SIZE_MAX;
     if (mib("arena.0.oversize_threshold", oversize_mib, 3, 1, h->arena) == 0)
         ist_je_mallctlbymib(oversize_mib, 3, NULL, NULL, &never, sizeof never);
@@ -292,8 +292,8 @@ static int bind_thread(struct isti_thread *t) {
     return 0;
 }
 
-/* In a destructor of a thread's key that runs after jemalloc's own, the thread is bound to nothing any more: jemalloc serves it from arena 0,
- * whatever is asked for. Such a block is not in the window, has no place in the tables, and isn't given out. */
+/* In a destructor of a thread's key that runs after jemalloc's own, the thread is bound to nothing any more: jemalloc serves it from arena
+ * 0, whatever is asked for. Such a block is not in the window, has no place in the tables, and isn't given out. */
 static void *allocate(const struct isti_window *w, size_t size, uint32_t flags) {
     char *block = isti_os.mallocx(isti_heap_rounded(size), (flags & IST_ZERO) && !ISTI_POISONS ? MALLOCX_ZERO : 0);
     if (block == NULL)

@@ -1,5 +1,5 @@
-/* listen.c: file descriptors that are readable when a queue has a message, room, or no task left, or a lock is free: for loops that wait for
- * many things.
+/* listen.c: file descriptors that are readable when a queue has a message, room, or no task left, or a lock is free: for loops that wait
+ * for many things.
  *
  *   a handle listens  <=>  it has an eventfd and is in the list here
  *   a process listens to a segment  <=>  its bit is set there in `armed` (until a sweep, also when it is dead)

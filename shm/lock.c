@@ -2,12 +2,12 @@
  *
  *   nobody's · nobody's | STARVING → mine [| STARVING]      by the exchange of whoever takes it
  *   mine [| STARVING]              → nobody's [| STARVING]  by whoever gives it back
- *   a dead one's                   → ABANDONED              by its sweep, which holds its byte lock (isti_lock_sweep, isti_sweep_word), or, of this
- *                                                           process, by the end of its holder, its thread, or the last reference
+ *   a dead one's                   → ABANDONED              by its sweep, which holds its byte lock (isti_lock_sweep, isti_sweep_word);
+ *                                                           of this process, by the end of its holder, its thread, or the last reference
  *   ABANDONED                      → nobody's               by the one taker that is told
  *
- * So owner and claim are one word: who is killed just behind the exchange has the lock, and before it hasn't. No re-use hazard: place m is given
- * out only when it was swept, holders only when what they had is abandoned, and threads' numbers never.
+ * So owner and claim are one word: who is killed just behind the exchange has the lock, and before it hasn't. No re-use hazard: place m is
+ * given out only when it was swept, holders only when what they had is abandoned, and threads' numbers never.
  *
  * A sweep repeats its exchange until the word names somebody else: a waiter may make it STARVING meanwhile (lock.pml, SWEEP_ONCE).
  */

@@ -422,7 +422,8 @@ int ist_segment_acquire(const ist_token *token, ist_segment *out) {
 }
 
 /* Adds an owner to the segment of slot entry - 1, if its data is at `block` and goes on for `inside` bytes, so that there is one more at
- * it. -ESTALE: not so; -EAGAIN: it has just changed. Whoever isn't wanted gets no owner, not even for a moment: that could fail a freeze. */
+ * it. -ESTALE: not so; -EAGAIN: it has just changed. Whoever isn't wanted gets no owner, not even for a moment: that could fail a
+ * freeze. */
 static int acquire_entry(uint32_t entry, const void *block, size_t inside, ist_segment *out) {
     ist_slot *slot = entry == 0 ? NULL : isti_slab_slot(entry - 1);
     if (slot == NULL)

@@ -39,13 +39,12 @@ struct isti_wrap {
     struct ist_slot *pending; /* next of the segments this thread is going to free */
 };
 
-/* Beside create's and wrap's flags in a slot's meta: its length is its descriptor's word `current`, and its size what is reserved for it. */
-#define ISTI_SLOT_GROWABLE 16u
+/* In a slot's meta, beside the flags of create, wrap and map. */
+#define ISTI_SLOT_GROWABLE 16u /* its length is its descriptor's word `current`, and its size what is reserved for it */
+#define ISTI_SLOT_LOCK 32u     /* the data is a lock's, or the like (sync.h) */
+#define ISTI_SLOT_QUEUE 128u   /* the data is a queue's ring */
 
 extern _Atomic(uint64_t) isti_retired; /* slots; a statistic */
-
-#define ISTI_SLOT_LOCK 32u   /* the data is a lock's, or the like (sync.h) */
-#define ISTI_SLOT_QUEUE 128u /* in meta, beside the flags of create, wrap and map: the data is a queue's ring */
 
 /* ---- steps of making and ending that segment.c and descriptor.c share; inline, as create and release are made of them */
 
@@ -80,8 +79,8 @@ static inline void isti_slot_end(struct ist_slot *slot, struct isti_thread *t, u
         atomic_fetch_add_explicit(&isti_retired, 1, memory_order_relaxed); /* relaxed: a statistic */
         return;
     }
-    /* release: whoever pops the slot or reads this state finds the old segment's end done; pairs with acquire loads of the state. Nobody adds
-     * owners at owners = 0; a misused handle's add in between is lost with its generation */
+    /* release: whoever pops the slot or reads this state finds the old segment's end done; pairs with acquire loads of the state. Nobody
+     * adds owners at owners = 0; a misused handle's add in between is lost with its generation */
     atomic_store_explicit(&slot->state, isti_state(0, 0, generation + 1), memory_order_release);
     isti_slab_put(t, slot);
 }

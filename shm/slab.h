@@ -13,7 +13,8 @@
  *                             (atomic, as a stale reader may look at any time; relaxed, as state orders them)
  *   wrap                      creator, then whoever frees
  *   desc                      0 from the creator; whoever publishes it, and make_writable, under the slot's publish lock
- *   link, chain               whoever has the free slot in its hand; `chain` of a slot on the global stack may be read by a popper that loses
+ *   link, chain               whoever has the free slot in its hand; `chain` of a slot on the global stack may be read by a popper that
+ *                             loses
  */
 struct ist_slot {
     _Atomic(uint64_t) state;   /* see segment_inline.h */

@@ -1,8 +1,8 @@
 /* stop.c: see stop.h.
  *
- * Whoever waits announces the eventcount it sleeps on, looks whether it is stopped, and sleeps; whoever stops it sets the flag and wakes all
- * on the eventcount that is announced. While it does that the word's lowest bit is set: the waiter may end, and its eventcount be unmapped,
- * only afterwards.
+ * Whoever waits announces the eventcount it sleeps on, looks whether it is stopped, and sleeps; whoever stops it sets the flag and wakes
+ * all on the eventcount that is announced. While it does that the word's lowest bit is set: the waiter may end, and its eventcount be
+ * unmapped, only afterwards.
  */
 #include "stop.h"
 

@@ -1,8 +1,8 @@
 /* sweep.c: striking out the dead.
  *
  * A process may be struck out by whoever holds its byte lock: the kernel gives it only when the process is gone, and while it is held the
- * place can't be had by a new one. Never "look whether it lives, then clear": between the two it may have been swept by another and taken by
- * a new process. Every step is idempotent, so a sweeper that is killed is followed by the next. Bits of the living are never touched.
+ * place can't be had by a new one. Never "look whether it lives, then clear": between the two it may have been swept by another and taken
+ * by a new process. Every step is idempotent, so a sweeper that is killed is followed by the next. Bits of the living are never touched.
  */
 #include "os.h"
 #include "point.h"

@@ -3,12 +3,14 @@
  *   a waiter   tries · sets the eventcount's flag · tries again · sleeps · tries
  *   a waker    changes the word by a seq_cst exchange · looks at the flag · wakes
  *
- * Each try's first load of the word is seq_cst, so one of the two sees the other (eventcount.h). Whoever has slept tries before it leaves, for
- * whatever reason it does: it may have been woken for what it finds, and then has it; what it doesn't find somebody has, who wakes the next.
+ * Each try's first load of the word is seq_cst, so one of the two sees the other (eventcount.h). Whoever has slept tries before it leaves,
+ * for whatever reason it does: it may have been woken for what it finds, and then has it; what it doesn't find somebody has, who wakes the
+ * next.
  *
- * Whoever has waited for ISTI_STARVED_NS says so in the word (ISTI_STARVING in locks and semaphores). From then on only those who have slept take
- * it, as they are woken in the order in which they came, and newcomers queue behind them, until one takes it that hasn't waited so long. A
- * newcomer that finds it free, and isn't to take it, sleeps for a millisecond at most: whoever was to have it may be dead. tests/models/lock.pml.
+ * Whoever has waited for ISTI_STARVED_NS says so in the word (ISTI_STARVING in locks and semaphores). From then on only those who have
+ * slept take it, as they are woken in the order in which they came, and newcomers queue behind them, until one takes it that hasn't waited
+ * so long. A newcomer that finds it free, and isn't to take it, sleeps for a millisecond at most: whoever was to have it may be dead.
+ * tests/models/lock.pml.
  */
 #include "sync.h"
 

@@ -66,7 +66,8 @@ static inline int isti_sync_check(const struct ist_sync *s, ist_sync_type type) 
 typedef enum isti_seniority { ISTI_PASSING, ISTI_FRESH, ISTI_WAITED, ISTI_STARVED } isti_seniority;
 #define ISTI_STARVED_NS UINT64_C(1000000)
 
-/* One try, and at the same time the second look of who is about to sleep: its load of the word is seq_cst. 0, an error, or -EAGAIN: wait. */
+/* One try, and at the same time the second look of who is about to sleep: its load of the word is seq_cst. 0, an error, or -EAGAIN:
+ * wait. */
 typedef int (*isti_try_fn)(struct ist_sync *s, void *ctx, isti_seniority seniority);
 
 /* Tries until it succeeds, fails, or time is up. */

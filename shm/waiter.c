@@ -15,9 +15,9 @@
  * them: one of the two sees the other. tests/models/waiter.pml and litmus/waiter_* are the model.
  *
  * A wait without a thread (async) is a row like any other, but that nobody sleeps on its word: it is in a list of this process, with a
- * descriptor to write to. Whoever notifies it looks through that list, or rings the doorbell of its process, whose housekeeper looks. Behind its
- * move to WAITING the waiter enters the list and looks at its row once more, so one of the two finds the other. A notifier that dies before it
- * rings is made up for by the housekeeper's look every two seconds.
+ * descriptor to write to. Whoever notifies it looks through that list, or rings the doorbell of its process, whose housekeeper looks.
+ * Behind its move to WAITING the waiter enters the list and looks at its row once more, so one of the two finds the other. A notifier that
+ * dies before it rings is made up for by the housekeeper's look every two seconds.
  *
  * Rows are in buckets, by what is waited on. A full bucket spills into the next ones; `spilled` says how far a notifier has to look.
  */
@@ -75,13 +75,6 @@ static uint32_t rows_used(struct isti_waiter_bucket *bucket) { return isti_marke
 static bool bucket_used(struct isti_domain *d, uint32_t b) {
     /* acquire: pairs with use_bucket */
     return (atomic_load_explicit(&d->marks->waiter_buckets[b / 64], memory_order_acquire) & UINT64_C(1) << b % 64) != 0;
-}
-
-static void raise_to(_Atomic(uint32_t) *word, uint32_t least) {
-    uint32_t now = atomic_load_explicit(word, memory_order_relaxed);
-    /* acq_rel: raised before a row behind it is used, so that a notifier or a sweep that could find the row looks at it */
-    while (now < least && !atomic_compare_exchange_weak_explicit(word, &now, least, memory_order_acq_rel, memory_order_relaxed))
-        ;
 }
 
 /* ---- waiting */
@@ -205,8 +198,8 @@ static struct isti_waiter *registered(const ist_wait *w, struct isti_domain **d)
     return row_of(*d, w->row);
 }
 
-/* ---- waiting without a thread: the waits of this process. The list, and `told` and the links in it, are guarded by the mutex, under which no
- * other lock is taken */
+/* ---- waiting without a thread: the waits of this process. The list, and `told` and the links in it, are guarded by the mutex, under which
+ * no other lock is taken */
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static ist_wait *first;

@@ -6,6 +6,7 @@
  *   a store of the element, then a notification of all   no waiter sleeps on that looked for the old value
  *   one notification                                     wakes the one that has waited longest; nobody wakes without one
  *
+ * Ownership: whoever waits, or notifies, owns a reference of the segment meanwhile; a wait holds none.
  * A waiter that is killed before it has heard of its notification passes it on when it is swept (a few seconds at most).
  *
  * Threads, interpreters: any, without a GIL. After fork the waits of the parent's threads are the parent's.
@@ -34,20 +35,22 @@ typedef struct ist_wait {
 /* Registers the calling thread as waiting on the `size` (4 or 8) bytes at `offset`, if they are `expected` (native byte order). `element`:
  * where they are mapped, if not at ist_segment_data + offset, as in memory that is read-only here; NULL: there.
  * Ownership: the caller owns a reference of the segment until the wait has ended. On success it ends by ist_wait_on or ist_wait_cancel.
- * Errors: -EAGAIN (the element is another), -EINVAL (size, an address that isn't a multiple of it, or outside), -ENOSPC (as many wait in this
- * domain as can), those of ist_segment_token. */
+ * Errors: -EAGAIN (the element is another), -EINVAL (size, an address that isn't a multiple of it, or outside), -ENOSPC (as many wait in
+ * this domain as can), those of ist_segment_token. */
 IST_MUST_CHECK IST_API int ist_wait_begin(ist_segment s, size_t offset, const void *element, size_t size, uint64_t expected, ist_wait *out);
 
 /* The same without a thread that sleeps: when the wait is notified, 8 bytes are written to `fd`, an eventfd, once. Then, or at any time,
- * ist_wait_on says how the wait stands. Several waits may have one descriptor, and anybody may wait for it; it stays open until they have ended.
- * Its place among the others that wait is as if a thread slept. From another process the notification comes by way of the housekeeper, so without one
- * (ISTHMUS_HOUSEKEEPER=0) whenever that work is done instead; within two seconds if the notifier is killed before it has rung. */
+ * ist_wait_on says how the wait stands. Several waits may have one descriptor, and anybody may wait for it; it stays open until they have
+ * ended. Its place among the others that wait is as if a thread slept. From another process the notification comes by way of the
+ * housekeeper, so without one (ISTHMUS_HOUSEKEEPER=0) whenever that work is done instead; within two seconds if the notifier is killed
+ * before it has rung. Errors: as ist_wait_begin; -EBADF (no descriptor). */
 IST_MUST_CHECK IST_API int ist_wait_begin_async(ist_segment s, size_t offset, const void *element, size_t size, uint64_t expected, int fd,
                                                 ist_wait *out);
 
-/* Sleeps until the wait is notified, which ends it: 0; or until `deadline` (nanoseconds of the monotonic clock; UINT64_MAX: none), which ends
- * it as well: -ETIMEDOUT. -EINTR: `patience` nanoseconds have passed, or something else woke the thread, a signal for instance. Then the wait
- * goes on, in its place among the others: call again, or cancel. Blocking, but for one of ist_wait_begin_async, which never sleeps. */
+/* Sleeps until the wait is notified, which ends it: 0; or until `deadline` (nanoseconds of the monotonic clock; UINT64_MAX: none), which
+ * ends it as well: -ETIMEDOUT. -EINTR: `patience` nanoseconds have passed, or something else woke the thread, a signal for instance. Then
+ * the wait goes on, in its place among the others: call again, or cancel. Blocking, but for one of ist_wait_begin_async, which never
+ * sleeps. Other errors: -ENOTRECOVERABLE (a forked child's copy of its parent's wait). */
 IST_MUST_CHECK IST_API int ist_wait_on(ist_wait *w, uint64_t deadline, uint64_t patience);
 
 /* Ends a wait. A notification that had come already goes to the next one that waits. */

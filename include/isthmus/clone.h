@@ -6,6 +6,8 @@
  * they can't ask for more memory than they have bytes.
  *
  * Functions here are inline, for an encoder's and a decoder's loop; only ist_clone_check is the library's.
+ * Ownership: none. A reader and an item point into the message, which is the caller's and lasts longer.
+ * On failure: what was read into the reader and the item isn't to be used; ist_clone_check leaves *out alone.
  * Threads, processes: the bytes may be changed by somebody else meanwhile: each is read once, but for data, of which only the address is
  * told: whoever uses data copies it before it checks it.
  * Errors: -EBADMSG for bytes that aren't a message; nothing else.
@@ -141,8 +143,8 @@ IST_MUST_CHECK static inline int ist_clone_data(ist_clone_reader *r, uint64_t n,
     return 0;
 }
 
-/* n groups of items begin. Each item has a byte at least, so who makes room for n items at once never makes more than the message has bytes,
- * however containers are nested. */
+/* n groups of items begin. Each item has a byte at least, so who makes room for n items at once never makes more than the message has
+ * bytes, however containers are nested. */
 IST_MUST_CHECK static inline int ist_clone_begin(ist_clone_reader *r, uint64_t n, unsigned group, ist_clone_item *item) {
     const size_t left = ist_clone_left(r);
     if (n > left / group || r->due > left - n * group)

@@ -1,7 +1,7 @@
 /* <isthmus/exchange.h>: an array in a segment, described in plain C: what the capsule of `__isthmus_segment__()` holds.
  *
- * By it an extension takes the memory out of a SharedArray, and offers memory that isthmus.asarray() adopts without a copy, without linking to
- * libisthmus and without the GIL: this header is all it needs.
+ * By it an extension takes the memory out of a SharedArray, and offers memory that isthmus.asarray() adopts without a copy, without linking
+ * to libisthmus and without the GIL: this header is all it needs.
  *
  *     capsule = obj.__isthmus_segment__()                          # no arguments; any object may have the method
  *     const ist_exchange *x = PyCapsule_GetPointer(capsule, IST_EXCHANGE_CAPSULE);
@@ -12,13 +12,14 @@
  *         mine.release(&mine);                                     // once for each retain, in any thread
  *     }
  *
- * Ownership: the capsule owns one reference, from its making until it is destroyed, and the texts and axes that the structure points to. Who
- *   wants to use the memory after that copies the structure, and what it needs of those, and retains the copy before. A copy that is passed on
- *   needs no retain of its own if its owner ends with it. Taking doesn't use a capsule up: any number may look at it.
- * Threads, interpreters, processes: retain and release, and the memory, from any thread, with or without a GIL, in any interpreter, after the end
- *   of the one that made the capsule. In this process only, and in a child of a fork only if ist_epoch() is `epoch` there (0: not at all).
- * Read-only: with IST_EXCHANGE_READONLY nobody who got the memory by this structure writes to it. Without it others may write, too: who does
- *   when is the business of those who share it.
+ * Ownership: the capsule owns one reference, from its making until it is destroyed, and the texts and axes that the structure points to.
+ *   Who wants to use the memory after that copies the structure, and what it needs of those, and retains the copy before. A copy that is
+ *   passed on needs no retain of its own if its owner ends with it. Taking doesn't use a capsule up: any number may look at it.
+ * Threads, interpreters, processes: retain and release, and the memory, from any thread, with or without a GIL, in any interpreter, after
+ *   the end of the one that made the capsule. In this process only, and in a child of a fork only if ist_epoch() is `epoch` there (0: not
+ *   at all).
+ * Read-only: with IST_EXCHANGE_READONLY nobody who got the memory by this structure writes to it. Without it others may write, too: who
+ *   does when is the business of those who share it.
  * Errors: retain and release have none.
  */
 #ifndef ISTHMUS_EXCHANGE_H
@@ -32,7 +33,8 @@ extern "C" {
 
 #define IST_EXCHANGE_METHOD "__isthmus_segment__"
 #define IST_EXCHANGE_CAPSULE "isthmus_segment"
-/* Major number << 16 | minor. Another major number: another structure, not to be read. A higher minor number has more at its end, and `bytes`. */
+/* Major number << 16 | minor. Another major number: another structure, not to be read. A higher minor number has more at its end, and
+ * `bytes`. */
 #define IST_EXCHANGE_VERSION UINT32_C(0x00010000)
 
 #define IST_EXCHANGE_READONLY UINT32_C(1)

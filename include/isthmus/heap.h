@@ -38,13 +38,14 @@ typedef struct ist_options {
 } ist_options;
 
 /* Sets options for the process; before the first segment only, and not from a destructor.
- * ISTHMUS_HEAP_SIZE (bytes, with optional K, M, G or T) and ISTHMUS_HOUSEKEEPER=0 in the environment give the defaults. With ISTHMUS_DEBUG=1
- * memory is overwritten with 0xdd when it is freed (its first MiB).
- * Errors: -EBUSY after the first segment was made, -EINVAL for a heap_size below 1 MiB, limits out of their ranges, an unknown flag or a reserved field that isn't 0,
- * -ENOTRECOVERABLE (in a child made without fork handlers). */
+ * ISTHMUS_HEAP_SIZE (bytes, with optional K, M, G or T) and ISTHMUS_HOUSEKEEPER=0 in the environment give the defaults. With
+ * ISTHMUS_DEBUG=1 memory is overwritten with 0xdd when it is freed (its first MiB).
+ * Errors: -EBUSY after the first segment was made, -EINVAL for a heap_size below 1 MiB, limits out of their ranges, an unknown flag or a
+ * reserved field that isn't 0, -ENOTRECOVERABLE (in a child made without fork handlers). */
 IST_MUST_CHECK IST_API int ist_configure(const ist_options *options);
 
-/* Bytes of address space of the heap: its limit. Smaller than asked for where RLIMIT_AS or RLIMIT_FSIZE didn't allow it. 0: not made yet. */
+/* Bytes of address space of the heap: its limit. Smaller than asked for where RLIMIT_AS or RLIMIT_FSIZE didn't allow it. 0: not made
+ * yet. */
 IST_API size_t ist_heap_size(void);
 
 /* Gives unused pages back to the system now, and drops leases whose time is up.

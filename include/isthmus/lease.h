@@ -20,7 +20,8 @@
 extern "C" {
 #endif
 
-/* Leases a segment the caller owns a reference of, and writes a new number (never 0). Errors: -ENOMEM, -ENOTRECOVERABLE. */
+/* Leases a segment the caller owns a reference of, and writes a new number (never 0).
+ * Errors: those of ist_segment_token; -ENOMEM, -ENOSPC (as many pickles are under way in the domain as can be). */
 IST_MUST_CHECK IST_API int ist_lease_take(ist_segment s, uint64_t *number);
 
 /* Strikes `number` and adds an owner, as ist_segment_acquire does: works for a number already struck as long as somebody else holds the

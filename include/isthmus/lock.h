@@ -5,16 +5,17 @@
  *
  * Words: *holder*: a part of a process that takes locks and may end before it (the binding: an interpreter). 0 is the process itself.
  *
- * Ownership: an ist_sync is a handle that owns one reference of the segment; ist_sync_segment gives that segment, to be retained, put into a
- *   message or made a token of. A process that lets go of its last reference of a lock which it has taken has abandoned it: nobody there
+ * Ownership: an ist_sync is a handle that owns one reference of the segment; ist_sync_segment gives that segment, to be retained, put into
+ *   a message or made a token of. A process that lets go of its last reference of a lock which it has taken has abandoned it: nobody there
  *   could give it back.
  * Threads, interpreters, processes: any function from any thread, with or without a GIL; many threads may use a handle at once, and it must
  *   not be closed meanwhile. A process that is stopped (SIGSTOP) keeps what it has.
- *   fork: what the parent's threads have taken stays the parent's, also what the forking thread has; the child can't unlock it, and waits for it.
+ *   fork: what the parent's threads have taken stays the parent's, also what the forking thread has; the child can't unlock it, and waits
+ *   for it.
  * Blocking: functions with an ist_waiting, as it says. Nobody looks in a loop: waiting is a futex.
  * Fairness: whoever has waited for a millisecond goes before those who come later; source: the starvation mode of Go's sync.Mutex
- *   (https://go.dev/src/internal/sync/mutex.go), by a bit that only lets those take the lock who have slept, rather than by a hand-over to one of
- *   them, who may be dead.
+ *   (https://go.dev/src/internal/sync/mutex.go), by a bit that only lets those take the lock who have slept, rather than by a hand-over to
+ *   one of them, who may be dead.
  * Ordering: unlock, post, set and the last arrival release; what takes, or returns from waiting for, it acquires.
  * Errors, where not said: -EINVAL (a handle of another type), -ENOTRECOVERABLE (a child that couldn't be made an owner, see segment.h),
  *   -EBADMSG (a process wrote garbage).
@@ -43,7 +44,8 @@ typedef enum ist_sync_type {
 #define IST_BARRIER_MOST 1048576u
 #define IST_HOLDERS 65536u /* of a process at once */
 
-/* How to wait, and what the library remembers of it: after -EINTR the same one is given again, so that a waiter keeps its seniority. */
+/* How to wait, and what the library remembers of it: after -EINTR the same one is given again, so that a waiter keeps its seniority. In the
+ * caller's memory, one for each wait; NULL only where that is said. */
 typedef struct ist_waiting {
     uint64_t deadline;  /* nanoseconds of the monotonic clock; 0: doesn't wait, UINT64_MAX: no end */
     uint64_t patience;  /* nanoseconds after which -EINTR is returned in any case; UINT64_MAX: only for a signal handler */
@@ -73,7 +75,8 @@ IST_API ist_segment ist_sync_segment(const ist_sync *s); /* view: owns nothing *
 IST_API ist_sync_type ist_sync_type_of(const ist_sync *s);
 
 /* A descriptor, made at the first call, that poll(2) finds readable when a lock, semaphore or event may be taken, or is set: never missed,
- * sometimes in vain. Ownership: the handle's. It needs the housekeeper for what other processes do. Errors: -EMFILE, -ENFILE, -ENOMEM. */
+ * sometimes in vain. Ownership: the handle's. It needs the housekeeper for what other processes do. Errors: -EMFILE, -ENFILE, -ENOMEM,
+ * -EINVAL (a barrier). */
 IST_MUST_CHECK IST_API int ist_sync_fileno(ist_sync *s, int *out);
 /* Makes it unreadable; look once more afterwards. And readable again, if there is something: for another one that waits by it. */
 IST_API void ist_sync_clear(ist_sync *s);
@@ -101,12 +104,13 @@ IST_API void ist_holder_end(uint32_t holder);
 /* ---- locks: IST_LOCK, IST_RLOCK */
 
 /* Takes it. w NULL: if it is free and nobody has waited long; deadline 0: if it is free.
- * Errors: -EAGAIN, -ETIMEDOUT, -EINTR, -ECANCELED, -EOWNERDEAD: whoever had it died, or its holder ended, or its thread (IST_RLOCK); what it
- * protects may be half done. The caller doesn't have it; it is free again, and nobody else is told. -EOVERFLOW (taken 2^32 - 1 times),
+ * Errors: -EAGAIN, -ETIMEDOUT, -EINTR, -ECANCELED, -EOWNERDEAD: whoever had it died, or its holder ended, or its thread (IST_RLOCK); what
+ * it protects may be half done. The caller doesn't have it; it is free again, and nobody else is told. -EOVERFLOW (taken 2^32 - 1 times),
  * -ENOMEM. */
 IST_MUST_CHECK IST_API int ist_lock_lock(ist_sync *s, uint32_t holder, ist_waiting *w);
 
-/* Gives it back. Errors: -EPERM (nobody has it; IST_RLOCK: not this thread), -EACCES (the process from which this one was forked has it). */
+/* Gives it back. Errors: -EPERM (nobody has it; IST_RLOCK: not this thread), -EACCES (the process from which this one was forked has
+ * it). */
 IST_MUST_CHECK IST_API int ist_lock_unlock(ist_sync *s);
 
 /* IST_RLOCK, for a condition: gives it back however often it was taken, which is written to *count; and takes it so often. */
@@ -116,7 +120,7 @@ IST_MUST_CHECK IST_API int ist_lock_lock_count(ist_sync *s, uint32_t holder, uin
 /* ---- semaphores: permits aren't anybody's, so what a killed process had taken is gone until somebody posts it */
 
 IST_MUST_CHECK IST_API int ist_semaphore_take(ist_sync *s, ist_waiting *w); /* errors, and w: as ist_lock_lock, but for the last three */
-IST_MUST_CHECK IST_API int ist_semaphore_post(ist_sync *s, uint64_t n);     /* -ERANGE: more than its limit; nothing is done then */
+IST_MUST_CHECK IST_API int ist_semaphore_post(ist_sync *s, uint64_t n);     /* -ERANGE: more than its limit; -EINVAL: n is 0 */
 
 /* ---- events */
 
@@ -146,9 +150,9 @@ IST_MUST_CHECK IST_API int ist_barrier_release(ist_sync *s, const ist_arrival *a
 IST_MUST_CHECK IST_API int ist_barrier_abort(ist_sync *s); /* breaks it */
 IST_MUST_CHECK IST_API int ist_barrier_reset(ist_sync *s); /* as new; whoever waits gets -EPIPE */
 
-/* ---- conditions: numbers of a lock, which lives as long as it does. begin, unlock, ist_wait_on (atomic.h) and lock; notify while having the
- * lock. Then no notification is lost, and whoever has waited longest gets it; one that a killed or interrupted waiter hasn't heard goes on to
- * the next. */
+/* ---- conditions: numbers of a lock, which lives as long as it does. begin, unlock, ist_wait_on (atomic.h) and lock; notify while having
+ * the lock. Then no notification is lost, and whoever has waited longest gets it; one that a killed or interrupted waiter hasn't heard goes
+ * on to the next. */
 
 /* A number that no other condition of that lock has. */
 IST_MUST_CHECK IST_API int ist_condition_create(ist_sync *lock, uint64_t *out);

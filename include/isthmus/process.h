@@ -31,25 +31,28 @@ typedef struct ist_place {
  * allocation. Errors: -ENOMEM, -EMFILE, -ENFILE; -EUSERS (the domain has no room for another process). */
 IST_MUST_CHECK IST_API int ist_domain_join(void);
 
-/* What ISTHMUS_DOMAIN has to be for a new process to join this one's home: "pid:fd:id". room: at least 64 bytes. -ENOSYS without /proc. */
+/* What ISTHMUS_DOMAIN has to be for a new process to join this one's home: "pid:fd:id". room: at least 64 bytes.
+ * Errors: those of ist_domain_join; -EINVAL (too little room). */
 IST_MUST_CHECK IST_API int ist_domain_text(char *text, size_t room);
 
-/* The place of the domain that s is published in, for whoever gets its token. The caller owns a reference. */
+/* The place of the domain that s is published in, for whoever gets its token. The caller owns a reference.
+ * Errors: -EINVAL (it isn't published). */
 IST_MUST_CHECK IST_API int ist_segment_place(ist_segment s, ist_place *out);
 
 /* Becomes a guest of the domain that the token names, found at `place`, unless this process is in it.
- * Errors: -ENOENT (no process there, or it is in another domain), -EACCES (another user's), -EMFILE, -ENOMEM, -EUSERS, -EMLINK (64 domains). */
+ * Errors: -ENOENT (no process there, or it is in another domain), -EACCES (another user's), -EMFILE, -ENOMEM, -EUSERS, -EMLINK (64
+ * domains). */
 IST_MUST_CHECK IST_API int ist_domain_reach(const ist_token *token, ist_place place);
 
-/* From now on this process's housekeeper, a sleeping thread, looks after the dead of its domains; without this call, from its first token on.
- * For processes that are to do so without a call though they share nothing yet. After fork the child has to call it again. */
+/* From now on this process's housekeeper, a sleeping thread, looks after the dead of its domains; without this call, from its first token
+ * on. For processes that are to do so without a call though they share nothing yet. After fork the child has to call it again. */
 IST_API void ist_domain_watch(void);
 
 /* Strikes out dead processes in all of this process's domains now; returns how many. Blocking: as long as it takes (a few ms). */
 IST_API size_t ist_sweep(void);
 
 /* The first byte of the segment's data in a mapping that can't be written, for a segment of another process; that of ist_segment_data for
- * one of this process. The caller owns a reference. Errors: -ENOMEM. */
+ * one of this process, and where there is no address space for whole windows. The caller owns a reference. Errors: -ENOMEM. */
 IST_MUST_CHECK IST_API int ist_segment_data_readonly(ist_segment s, const void **out);
 
 /* Gives the segment a name in its domain, together with `size` (at most 1,600) bytes of the caller's. A name owns nothing: it is gone with
@@ -66,7 +69,8 @@ IST_MUST_CHECK IST_API int ist_name_attach(const char *name, size_t length, ist_
 /* Takes a name out of this process's domains. Errors: -ENOENT, -EINVAL, -ETIMEDOUT. */
 IST_MUST_CHECK IST_API int ist_name_remove(const char *name, size_t length);
 
-/* Called in the child of a fork, after the library's own handlers, in the order of registration (at most 8; -ENOSPC). */
+/* Called in the child of a fork, after the library's own handlers, in the order of registration. Threads: one at a time registers.
+ * Errors: -ENOSPC (there are 8). */
 IST_MUST_CHECK IST_API int ist_at_fork_child(void (*call)(void));
 
 #ifdef __cplusplus

@@ -1,13 +1,13 @@
-/* <isthmus/python.h>: for extension modules whose own types shall share memory as SharedArray does: between interpreters of a process, between
- * processes, through isthmus's queues and pools. May change until 1.0.
+/* <isthmus/python.h>: for extension modules whose own types shall share memory as SharedArray does: between interpreters of a process,
+ * between processes, through isthmus's queues and pools. May change until 1.0.
  *
  * Nothing to link: the functions are in a table that ist_python_import() finds at run time. Of isthmus only this header is needed to build
  * (isthmus.get_include()).
  *
- * A shareable type has two layers. The lower one is a *payload*: bytes without any PyObject, in a segment, counted across interpreters; made by
- * segment_create in isthmus's heap, or by segment_wrap with the type's own destructor. The upper one is the type's PyObject, one in each interpreter
- * that has one, which owns a reference of the payload and gives it up when it is deallocated. Structured clone makes a new upper object over the
- * same payload where a message arrives, by two functions of the type:
+ * A shareable type has two layers. The lower one is a *payload*: bytes without any PyObject, in a segment, counted across interpreters;
+ * made by segment_create in isthmus's heap, or by segment_wrap with the type's own destructor. The upper one is the type's PyObject, one in
+ * each interpreter that has one, which owns a reference of the payload and gives it up when it is deallocated. Structured clone makes a new
+ * upper object over the same payload where a message arrives, by two functions of the type:
  *
  *     static int encode(PyObject *self, ist_writer *w) {                  // what of it travels
  *         const ist_python *ist = ...;
@@ -23,12 +23,12 @@
  *         return ist == NULL ? -1 : ist->register_type(state->column_type, encode, decode);
  *     }
  *
- * Ownership: as in <isthmus/segment.h>: an ist_segment is a handle; "owned" means that it stands for one reference. Python objects are returned as new
- *   references, and parameters borrowed, unless it says otherwise.
- * On failure: functions that return an object give NULL, the others -1, with an exception set (those of segments: a negative errno, and none);
- *   nothing has happened then, but for parameters that are taken.
- * Threads, interpreters: those of segments as <isthmus/segment.h> says: any thread, no GIL. All others under the GIL of an interpreter that has
- *   imported isthmus. The table is the same in all interpreters of a process and lives as long as the process.
+ * Ownership: as in <isthmus/segment.h>: an ist_segment is a handle; "owned" means that it stands for one reference. Python objects are
+ *   returned as new references, and parameters borrowed, unless it says otherwise.
+ * On failure: functions that return an object give NULL, the others -1, with an exception set (those of segments: a negative errno, and
+ *   none); nothing has happened then, but for parameters that are taken.
+ * Threads, interpreters: those of segments as <isthmus/segment.h> says: any thread, no GIL. All others under the GIL of an interpreter that
+ *   has imported isthmus. The table is the same in all interpreters of a process and lives as long as the process.
  */
 #ifndef ISTHMUS_PYTHON_H
 #define ISTHMUS_PYTHON_H
@@ -45,8 +45,8 @@ extern "C" {
 #define IST_PYTHON_VERSION 1u
 #define IST_PYTHON_NDIM 64
 
-/* What a SharedArray is at the moment. Owns nothing: `segment`, `data` and `dtype` are good as long as the array lives and isn't released. Whoever
- * runs Python code meanwhile, or lets go of the GIL, holds a Py_buffer of it, or retains. */
+/* What a SharedArray is at the moment. Owns nothing: `segment`, `data` and `dtype` are good as long as the array lives and isn't released.
+ * Whoever runs Python code meanwhile, or lets go of the GIL, holds a Py_buffer of it, or retains. */
 typedef struct ist_array_view {
     ist_segment segment;
     void *data; /* its first element, that with index 0 in every axis */
@@ -89,15 +89,16 @@ typedef struct ist_python {
     int (*array_view)(PyObject *array, ist_array_view *out);
     int (*array_retain)(PyObject *array, ist_segment *out); /* its segment, owned; errors as above */
 
-    /* How instances of exactly this class are cloned: as isthmus.register_type(), from C, for the interpreter that calls it. A type is known in
-     * messages by its __module__ and __qualname__. ValueError for types that isthmus clones itself. */
+    /* How instances of exactly this class are cloned: as isthmus.register_type(), from C, for the interpreter that calls it. A type is
+     * known in messages by its __module__ and __qualname__. ValueError for types that isthmus clones itself. */
     int (*register_type)(PyTypeObject *type, ist_encode_fn encode, ist_decode_fn decode);
 
     /* For encode functions. */
     int (*put_bytes)(ist_writer *w, const void *data, size_t size); /* copied */
     int (*put_segment)(ist_writer *w, ist_segment segment); /* by reference: the message owns one of its own */
     int (*put_object)(ist_writer *w, PyObject *object); /* whatever can be cloned */
-    /* For decode functions: what was put, in that order; CloneError if something else comes next. Once decode has returned nothing may be left. */
+    /* For decode functions: what was put, in that order; CloneError if something else comes next. Once decode has returned nothing may be
+     * left. */
     int (*get_bytes)(ist_reader *r, const void **data, size_t *size); /* lives until decode returns */
     int (*get_segment)(ist_reader *r, ist_segment *out); /* owned */
     PyObject *(*get_object)(ist_reader *r);

@@ -77,9 +77,9 @@ IST_API void ist_queue_release(ist_queue *q);
 IST_API ist_segment ist_queue_segment(const ist_queue *q);
 
 /* Puts a message at the end. waiter: may be NULL. Nothing is put on failure.
- * Errors: -EAGAIN, -ETIMEDOUT (full; with deadline 0, until the deadline), -ESHUTDOWN, -ENOSPC (as many messages as a ring can have, or a
- * table of the domain is full), -EMSGSIZE (too many bytes), -EXDEV (a segment of another domain, wrapped memory or a mapped file: for such
- * see ist_segment_file), -EINTR, -ECANCELED, -ENOMEM, those of ist_segment_token. */
+ * Errors: -EINVAL (no segment, or too many), -EAGAIN, -ETIMEDOUT (full; with deadline 0, until the deadline), -ESHUTDOWN, -ENOSPC (as many
+ * messages as a ring can have, or a table of the domain is full), -EMSGSIZE (too many bytes), -EXDEV (a segment of another domain, wrapped
+ * memory or a mapped file: for such see ist_segment_file), -EINTR, -ECANCELED, -ENOMEM, those of ist_segment_token. */
 IST_MUST_CHECK IST_API int ist_queue_put(ist_queue *q, const ist_queue_message *message, uint64_t deadline, ist_waiter *waiter);
 
 /* Waits until there is room, or the queue is shut: 0, and a put may succeed, or says -ESHUTDOWN; another sender may be faster. For who
@@ -87,6 +87,7 @@ IST_MUST_CHECK IST_API int ist_queue_put(ist_queue *q, const ist_queue_message *
 IST_MUST_CHECK IST_API int ist_queue_await_room(ist_queue *q, uint64_t deadline, ist_waiter *waiter);
 
 /* Takes the first message. A message that is just being written is waited for, up to 20 ms even with deadline 0.
+ * On failure *out may have been written to; it owns nothing, and isn't to be cleared.
  * Errors: -EAGAIN, -ETIMEDOUT (empty), -ESHUTDOWN (empty for good), -EINTR, -ECANCELED, -ENOMEM (the message stays), -EBADMSG (the message
  * made no sense, and is gone). */
 IST_MUST_CHECK IST_API int ist_queue_get(ist_queue *q, ist_queue_message *out, uint64_t deadline, ist_waiter *waiter);
@@ -98,9 +99,9 @@ typedef enum ist_queue_side {
     IST_QUEUE_DONE      /* ist_queue_join */
 } ist_queue_side;
 
-/* A descriptor, made at the first call, that poll(2) finds readable then: never missed, sometimes in vain. The call that finds nothing makes
- * it unreadable; don't read it. For what other processes do it needs this process's housekeeper. Ownership: the handle's, closed with it; a
- * forked child's handle has none until it asks. Errors: -EMFILE, -ENFILE, -ENOMEM, -EINVAL. */
+/* A descriptor, made at the first call, that poll(2) finds readable then: never missed, sometimes in vain. The call that finds nothing
+ * makes it unreadable; don't read it. For what other processes do it needs this process's housekeeper. Ownership: the handle's, closed with
+ * it; a forked child's handle has none until it asks. Errors: -EMFILE, -ENFILE, -ENOMEM, -EINVAL. */
 IST_MUST_CHECK IST_API int ist_queue_fileno_of(ist_queue *q, ist_queue_side side, int *out);
 IST_MUST_CHECK IST_API int ist_queue_fileno(ist_queue *q, int *out); /* of IST_QUEUE_MESSAGES */
 

@@ -3,8 +3,8 @@
  * A segment is a block of memory with one atomic count of its owners. Everybody who uses it owns a reference; the last one to let go
  * frees it, whoever that is, in whatever order, from whatever thread.
  *
- * Words: create, create_growable, wrap, map (you own one reference) · retain, release (counted) · acquire (from a token or an address; may fail) ·
- * view functions (own nothing). A consuming parameter says "takes".
+ * Words: create, create_growable, wrap, map (you own one reference) · retain, release (counted) · acquire (from a token or an address; may
+ * fail) · view functions (own nothing). A consuming parameter says "takes".
  *
  * Ownership: an ist_segment is a handle, passed by value. It is valid as long as the reference it stands for is owned; copying the
  *   struct doesn't add a reference.
@@ -14,6 +14,8 @@
  *   only the parent runs `free`. Where the child couldn't be made an owner, ist_epoch (heap.h) has moved on: there releases drop only
  *   the child's private counts.
  * Blocking: none, unless said.
+ * Errors, where not said: -ENOTRECOVERABLE (a child made without fork handlers; or, of a published segment, one that couldn't be made an
+ *   owner), -EBADMSG (a process wrote garbage into the tables).
  * Misuse: a release or retain through a handle whose reference is gone is detected where it can be, put back or saturated (the segment
  *   then stays for ever), and counted in ist_stats. A debug build aborts instead.
  */
@@ -64,9 +66,9 @@ typedef enum ist_kind {
  * at the end of a thread after the allocator's own), -ENOTRECOVERABLE (in a child made without fork handlers). */
 IST_MUST_CHECK IST_API int ist_segment_create(size_t size, uint32_t flags, ist_segment *out);
 
-/* Makes a growable segment: `reserved` bytes of address space for good, of which the first `size` are its length at first. Memory is committed
- * only by touching it (IST_PREFAULT: that of the first `size` bytes is there), and reads as 0 where it never was written, recycled or not.
- * It is published from the start, as its length is a word that all processes read. Else as ist_segment_create.
+/* Makes a growable segment: `reserved` bytes of address space for good, of which the first `size` are its length at first. Memory is
+ * committed only by touching it (IST_PREFAULT: that of the first `size` bytes is there), and reads as 0 where it never was written,
+ * recycled or not. It is published from the start, as its length is a word that all processes read. Else as ist_segment_create.
  * Errors: -EINVAL (size > reserved, reserved > PTRDIFF_MAX, flags), and those of ist_segment_create and ist_segment_token. */
 IST_MUST_CHECK IST_API int ist_segment_create_growable(size_t size, size_t reserved, uint32_t flags, ist_segment *out);
 
@@ -102,7 +104,8 @@ typedef struct ist_file {
 /* The caller owns a reference while it uses *out. Errors: -EINVAL if the segment isn't a file. */
 IST_MUST_CHECK IST_API int ist_segment_file(ist_segment s, ist_file *out);
 
-/* One past the last byte of that file that a segment of this process has mapped, 0: none. A snapshot, for whoever is about to cut a file. */
+/* One past the last byte of that file that a segment of this process has mapped, 0: none. A snapshot, for whoever is about to cut a
+ * file. */
 IST_API uint64_t ist_file_mapped(uint64_t device, uint64_t inode);
 
 /* Writes a mapped file's changes to it: all of them, or those of the pages of `size` bytes at `offset` of the segment.
@@ -131,8 +134,9 @@ IST_API ist_kind ist_segment_kind(ist_segment s);
 IST_MUST_CHECK IST_API int ist_segment_token(ist_segment s, ist_token *out);
 
 /* Adds an owner to the segment a token stands for, if it still has one, in whatever process. Ownership: *out is one reference.
- * Errors: -ESTALE (gone, or the token was voided by make_writable), -EXDEV (a domain that this process isn't in: see ist_domain_reach; or
- * wrapped memory or a mapped file of another process: see ist_segment_file), -EINVAL (not a token), -EOVERFLOW (2^31 - 2 owners), -ENOMEM, -EBADMSG. */
+ * Errors: those of ist_domain_join; -ESTALE (gone, or the token was voided by make_writable), -EXDEV (a domain that this process isn't in:
+ * see ist_domain_reach; or wrapped memory or a mapped file of another process: see ist_segment_file), -EINVAL (not a token), -EOVERFLOW
+ * (2^31 - 2 owners), -ENOMEM, -EBADMSG. */
 IST_MUST_CHECK IST_API int ist_segment_acquire(const ist_token *token, ist_segment *out);
 
 /* Adds an owner to the segment of a handle that came from somebody else's hands, who owns a reference meanwhile. Ownership: *out is one.
@@ -156,12 +160,13 @@ IST_MUST_CHECK IST_API int ist_segment_resize(ist_segment s, size_t size);
 
 /* Makes the segment read-only for ever. The caller must be the only owner, and tells by this that nobody writes through pointers it
  * gave out. Exactly one of a freeze and a concurrent acquire wins; an acquire that wins makes this fail.
- * Errors: -EBUSY (other owners). Frozen already: 0. */
+ * Errors: -EBUSY (other owners), -ESTALE (the reference is gone), -EINVAL (a queue or a lock). Frozen already: 0. */
 IST_MUST_CHECK IST_API int ist_segment_freeze(ist_segment s);
 
 /* Makes a frozen segment writable again, in place, and voids every token given out before; the only owner's handle is updated. The
  * caller must be the only owner, in all processes.
- * Errors: -EBUSY (other owners), -EROFS (made with IST_READONLY), -EOVERFLOW (the slot's generations are used up: copy instead). */
+ * Errors: -EBUSY (other owners), -EROFS (made with IST_READONLY), -EOVERFLOW (the slot's, or the descriptor's, generations are used up:
+ * copy instead), -ESTALE, -EINVAL as ist_segment_freeze. */
 IST_MUST_CHECK IST_API int ist_segment_make_writable(ist_segment *s);
 
 /* Who made it: a number of the binding's choosing (the Python package: the interpreter's id), shown by ist_segments. */

@@ -1,7 +1,8 @@
 /* fuzz_clone.c: any bytes as a structured clone, for libFuzzer (tools/fuzz.sh) and for plain_fuzz_clone, which needs none.
  *
- * What must hold of bytes that ist_clone_check takes: every item lies inside; the room that open items may ask for never exceeds the bytes that
- * are left; written anew, item by item, they are a message with the same summary, and not a longer one; with a byte less or more they are none.
+ * What must hold of bytes that ist_clone_check takes: every item lies inside; the room that open items may ask for never exceeds the bytes
+ * that are left; written anew, item by item, they are a message with the same summary, and not a longer one; with a byte less or more they
+ * are none.
  */
 #include <isthmus/clone.h>
 #include <stdio.h>

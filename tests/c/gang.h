@@ -1,4 +1,5 @@
-/* gang.h: workers of a storm: processes of this program, of one domain, that their supervisor kills and stops at random and starts again. */
+/* gang.h: workers of a storm: processes of this program, of one domain, that their supervisor kills and stops at random and starts
+ * again. */
 #ifndef TEST_GANG_H
 #define TEST_GANG_H
 

@@ -1,4 +1,5 @@
-/* locks.h: what the tests of locks and the like share: short calls, threads, another process with a handle of the same, time that is turned. */
+/* locks.h: what the tests of locks and the like share: short calls, threads, another process with a handle of the same, time that is
+ * turned. */
 #ifndef TEST_LOCKS_H
 #define TEST_LOCKS_H
 

@@ -1,4 +1,5 @@
-/* plain_fork.c: fork at any moment of other threads' work (F1, H2): the child holds no lock, hands out no slot twice, and disturbs nobody. */
+/* plain_fork.c: fork at any moment of other threads' work (F1, H2): the child holds no lock, hands out no slot twice, and disturbs
+ * nobody. */
 #include "harness.h"
 #include "slab.h"
 
@@ -15,7 +16,8 @@ enum { THREADS = 2, POOL = 64 };
 
 static _Atomic(bool) over;
 
-/* Segments that live in the parent at any moment: index + 1 and generation, each with one owner that is the pool. Threads swap new ones in. */
+/* Segments that live in the parent at any moment: index + 1 and generation, each with one owner that is the pool. Threads swap new ones
+ * in. */
 static _Atomic(uint64_t) pool[POOL];
 static _Atomic(uint64_t) steps;
 

@@ -1,5 +1,5 @@
-/* plain_fuzz_clone.c: fuzz_clone.c's target on the messages in corpus/clone, and on random changes of them, for a while: what libFuzzer does, where
- * there is none. An input that fails is told as hexadecimal bytes.
+/* plain_fuzz_clone.c: fuzz_clone.c's target on the messages in corpus/clone, and on random changes of them, for a while: what libFuzzer
+ * does, where there is none. An input that fails is told as hexadecimal bytes.
  */
 #include "harness.h"
 

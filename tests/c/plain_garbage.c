@@ -617,8 +617,8 @@ static void write_garbage(struct garbage *g) {
 
 /* ---- games */
 
-/* AddressSanitizer knows what the heap has handed out, and garbage may lead anywhere in it: that is no more than wrong. Outside of any mapping
- * is SIGSEGV, outside of the process's own memory it still tells. */
+/* AddressSanitizer knows what the heap has handed out, and garbage may lead anywhere in it: that is no more than wrong. Outside of any
+ * mapping is SIGSEGV, outside of the process's own memory it still tells. */
 __attribute__((visibility("default"))) const char *__asan_default_options(void);
 const char *__asan_default_options(void) { return "allow_user_poisoning=0"; }
 

@@ -2,7 +2,8 @@
  *
  * The supervisor and a worker are members of one domain and use it all the time. A victim joins them, by fork or by exec, armed to die at a
  * point when it comes there for the n-th time, and goes through everything a process can do, with helpers of its own that die and leave it
- * things to sweep. Afterwards one sweep has to leave nothing of the dead, and the tables, the memory and everybody's content have to be right.
+ * things to sweep. Afterwards one sweep has to leave nothing of the dead, and the tables, the memory and everybody's content have to be
+ * right.
  *
  * And it is stopped at every point, while the others attach what it is just letting go of and let go of what it is just attaching.
  */
@@ -581,8 +582,8 @@ static void load(uint32_t member, const ist_token *token, uint64_t number, void 
     ist_segment_release(s);
 }
 
-/* All stop, give back and take hints: twice at least, as one's giving back is the other's hint, and until the worker's leases, which run out
- * meanwhile, are gone. */
+/* All stop, give back and take hints: twice at least, as one's giving back is the other's hint, and until the worker's leases, which run
+ * out meanwhile, are gone. */
 static void quieten(const char *name) {
     char text[300];
     bool good = false;

@@ -1,8 +1,10 @@
-/* plain_lock.c: locks, semaphores, events, barriers and conditions among threads, then among processes that are killed and stopped at random.
+/* plain_lock.c: locks, semaphores, events, barriers and conditions among threads, then among processes that are killed and stopped at
+ * random.
  *
  * Threads: nothing is lost, nobody starves: of those that take a lock as often as they can, the most served isn't far ahead of the least.
  * Processes: two counters behind each lock are equal whenever it is taken, but behind an owner that died: then its next taker, one for each
- * death at most, was told, and repairs them. A waiter that a killed one was to wake, or a barrier it was in, holds up nobody. Nothing is left.
+ * death at most, was told, and repairs them. A waiter that a killed one was to wake, or a barrier it was in, holds up nobody. Nothing is
+ * left.
  */
 #include "control_check.h"
 #include "gang.h"

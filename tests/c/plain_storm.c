@@ -1,5 +1,5 @@
-/* plain_storm.c: processes of two threads do everything at random with each other's segments, while they are killed, stopped and replaced at
- * random. Whatever is attached, held or let go of must say what it is: memory that was freed too early, or twice, says something else.
+/* plain_storm.c: processes of two threads do everything at random with each other's segments, while they are killed, stopped and replaced
+ * at random. Whatever is attached, held or let go of must say what it is: memory that was freed too early, or twice, says something else.
  * Now and then all stop, and the tables have to make sense; at the end nothing at all may be left.
  */
 #include "control_check.h"

@@ -1,8 +1,8 @@
 /* plain_wait.c: wait and notify by threads of several processes at once.
  *
- * A ring of counters: who is at `turn` moves it on and notifies the next, and everybody sleeps for its own turn; and a store of tokens, from
- * which some take and to which others give, one notification each, while others come and go with timeouts. A wake-up that is lost stops
- * either for ever, which the deadline turns into a failure.
+ * A ring of counters: who is at `turn` moves it on and notifies the next, and everybody sleeps for its own turn; and a store of tokens,
+ * from which some take and to which others give, one notification each, while others come and go with timeouts. A wake-up that is lost
+ * stops either for ever, which the deadline turns into a failure.
  */
 #include "harness.h"
 

@@ -1,4 +1,5 @@
-/* test_ring.c: a queue whose words aren't what we wrote. plain_garbage.c writes anywhere by chance; here each place is written on purpose. */
+/* test_ring.c: a queue whose words aren't what we wrote. plain_garbage.c writes anywhere by chance; here each place is written on
+ * purpose. */
 #include "harness.h"
 #include "ring.h"
 

@@ -1,6 +1,7 @@
 /* victim_lock.c: the part of plain_killpoints that is about locks and the like: see victim.h.
  *
- * The supervisor's lock guards two counters that are equal whenever nobody has it, but where its owner died: then it is told so, and repairs them.
+ * The supervisor's lock guards two counters that are equal whenever nobody has it, but where its owner died: then it is told so, and
+ * repairs them.
  */
 #include "harness.h"
 #include "victim.h"
