@@ -147,7 +147,8 @@ static int join_and_add(struct isti_domain *d) {
     joining = d;
     int error = isti_member_join(d);
     joining = NULL;
-    if (d->made_here && (error == -ENOENT || error == -ENOSYS || error == -EACCES)) { /* no /proc: alone, which is enough for this process */
+    if (d->made_here && (error == -ENOENT || error == -ENOSYS || error == -EACCES)) {
+        /* no /proc: alone, which is enough for this process */
         d->solo = true;
         d->me = 0;
         error = 0;

@@ -1,4 +1,4 @@
-/* ring.c: what a queue's ring does by itself: claiming, skipping, emptying, giving back. Sending and receiving are in queue.c.
+/* ring.c: what a queue's ring does by itself: its making, claiming, skipping, emptying, giving back. Sending and receiving are in queue.c.
  *
  *   head <= position of every message that wasn't received < tail (+ 1 while a claimer has only just claimed)
  *   a position is claimed by one exchange that also names the claimer; RSV → FULL by it, or → SKIP by who sweeps it (README.md, Q1 to Q6)
@@ -18,12 +18,15 @@
 #include "os.h"
 #include "point.h"
 #include "sanitizer.h"
+#include "segment.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/falloc.h>
+#include <isthmus/heap.h>
+#include <string.h>
 
 #define NEAR 32u /* rows looked at before the table is used further */
+#define MOST_SLOTS (UINT64_C(1) << 24)
+#define FEWEST_SLOTS (UINT64_C(1) << 12) /* of a queue without a limit */
 
 /* ---- rows of the table of queues */
 
@@ -86,6 +89,90 @@ int isti_queue_row_claim(struct isti_domain *d, uint32_t index, uint32_t generat
     atomic_store_explicit(&r->skips, base << 16, memory_order_relaxed);
     atomic_store_explicit(&r->floor, base, memory_order_relaxed);
     return 0;
+}
+
+/* ---- making one */
+
+/* Rings of this process have half of its heap, and each of those without a limit a sixteenth of what is left of that. */
+static uint64_t slots_without_limit(struct isti_domain *d) {
+    uint64_t used = 0, room = ist_heap_size() / 2, slots = MOST_SLOTS;
+    for (uint32_t q = 0; q < d->queues && q < atomic_load_explicit(&d->marks->queues, memory_order_relaxed); q++) {
+        /* relaxed, all: a guess about address space */
+        const uint32_t index = (uint32_t)atomic_load_explicit(&d->queue_rows[q].owner, memory_order_relaxed) - 1;
+        if (index >= d->descriptors)
+            continue;
+        struct isti_descriptor *row = &d->descriptor_rows[index];
+        if (isti_s_live(atomic_load_explicit(&row->state, memory_order_relaxed)) &&
+            atomic_load_explicit(&row->window, memory_order_relaxed) == d->window &&
+            atomic_load_explicit(&row->queue, memory_order_relaxed) == q)
+            used += atomic_load_explicit(&row->length, memory_order_relaxed);
+    }
+    room = used < room ? (room - used) / 16 : 0;
+#if ISTI_POISONS
+    room = room < (1 << 24) ? room : 1 << 24; /* its shadow is memory */
+#endif
+    while (slots > FEWEST_SLOTS && slots * sizeof(struct isti_ring_slot) > room)
+        slots /= 2;
+    return slots;
+}
+
+/* 0: as many as without a limit. */
+static uint64_t slots_for(struct isti_domain *d, uint64_t maxsize) {
+    if (maxsize == 0 || maxsize > MOST_SLOTS - ISTI_RING_LAG)
+        return 0;
+    const uint64_t wanted = maxsize > ISTI_RING_SPARSE ? maxsize + ISTI_RING_LAG : maxsize;
+    uint64_t slots = 1;
+    while (slots < wanted)
+        slots *= 2;
+    return slots <= ISTI_RING_SPARSE || slots <= slots_without_limit(d) ? slots : 0;
+}
+
+/* Bytes without a page behind them: a ring is much larger than what is in it. */
+static int clear(struct isti_domain *d, ist_segment s) {
+    char *data = ist_segment_data(s);
+    const size_t size = ist_segment_size(s), page = isti_page_size();
+    const uint64_t begin = d->window * d->window_size + (uint64_t)(data - isti_window_base(d));
+    const size_t lead = (size_t)(-begin % page), tail = (size_t)((begin + size) % page);
+    if (size < lead + tail || isti_window_punch(d, begin, begin + size) != 0)
+        return -ENOMEM;
+    memset(data, 0, lead);
+    memset(data + size - tail, 0, tail);
+    return 0;
+}
+
+static int make(struct isti_domain *d, uint64_t slots, uint64_t maxsize, ist_segment *out) {
+    const bool sparse = slots > ISTI_RING_SPARSE;
+    const size_t page = sparse ? isti_page_size() : 1; /* so that clear() touches no page */
+    const size_t size = sizeof(struct isti_ring) + (size_t)slots * sizeof(struct isti_ring_slot);
+    ist_segment s;
+    int error = ist_segment_create((size + page - 1) / page * page, sparse ? 0 : IST_ZERO, &s);
+    if (error == 0 && sparse && (error = clear(d, s)) != 0)
+        ist_segment_release(s);
+    if (error != 0)
+        return error;
+    struct isti_ring *ring = ist_segment_data(s);
+    ring->magic = ISTI_RING_MAGIC;
+    ring->slots = slots;
+    ring->maxsize = maxsize;
+    error = isti_publish_as(s, ISTI_SLOT_QUEUE, ISTI_PUBLISHED_QUEUE);
+    if (error == 0)
+        *out = s;
+    else
+        ist_segment_release(s);
+    return error;
+}
+
+int isti_ring_make(struct isti_domain *d, uint64_t maxsize, ist_segment *out) {
+    uint64_t slots = slots_for(d, maxsize);
+    if (slots == 0) {
+        slots = slots_without_limit(d);
+        maxsize = 0;
+    }
+    int error;
+    do /* -EAGAIN: a fork of another thread published it as what it was then */
+        error = make(d, slots, maxsize, out);
+    while (error == -EAGAIN || (error == -ENOMEM && maxsize == 0 && (slots /= 2) >= FEWEST_SLOTS));
+    return error;
 }
 
 /* ---- looking at one */

@@ -99,6 +99,10 @@ struct isti_list {
 /* Acquires the list that `ref` refers to. -ESTALE, -EBADMSG (not a list), those of ist_segment_acquire. */
 int isti_list_open(struct isti_domain *d, uint64_t ref, struct isti_list *out);
 
+/* A published ring for `maxsize` messages; 0, or more than one can have: for as many as there is room for. There is a heap. Ownership: *out
+ * is one reference. Errors: -ENOMEM, -ENOSPC, those of ist_segment_token. */
+int isti_ring_make(struct isti_domain *d, uint64_t maxsize, ist_segment *out);
+
 /* `data` and `size` are where row `index` of d is mapped. -EBADMSG: not a ring. */
 int isti_ring_view(struct isti_domain *d, uint32_t index, uint32_t generation, void *data, uint64_t size, struct isti_ring_view *out);
 

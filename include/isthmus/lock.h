@@ -47,12 +47,12 @@ typedef enum ist_sync_type {
 /* How to wait, and what the library remembers of it: after -EINTR the same one is given again, so that a waiter keeps its seniority. In the
  * caller's memory, one for each wait; NULL only where that is said. */
 typedef struct ist_waiting {
-    uint64_t deadline;  /* nanoseconds of the monotonic clock; 0: doesn't wait, UINT64_MAX: no end */
-    uint64_t patience;  /* nanoseconds after which -EINTR is returned in any case; UINT64_MAX: only for a signal handler */
+    uint64_t deadline; /* nanoseconds of the monotonic clock; 0: doesn't wait, UINT64_MAX: no end */
+    uint64_t patience; /* nanoseconds after which -EINTR is returned in any case; UINT64_MAX: only for a signal handler */
     ist_waiter *waiter; /* by which it can be called off (queue.h); NULL */
-    uint64_t since;     /* the library's: 0 at first */
-    uint64_t times;     /* the library's: 0 at first */
-    bool slept;         /* the library's: false at first */
+    uint64_t since; /* the library's: 0 at first */
+    uint64_t times; /* the library's: 0 at first */
+    bool slept; /* the library's: false at first */
 } ist_waiting;
 
 /* ---- handles */
@@ -84,11 +84,11 @@ IST_API void ist_sync_tell(ist_sync *s);
 
 typedef struct ist_sync_info {
     ist_sync_type type;
-    uint64_t value;   /* lock: 1 while somebody has it; semaphore: permits; event: 1: set; barrier: who has arrived */
-    uint64_t limit;   /* semaphore: see create; barrier: parties */
-    bool mine;        /* RLock: the calling thread has it. Lock: this process has it */
-    bool broken;      /* barrier. Lock: its owner died, and nobody has been told yet */
-    uint32_t member;  /* lock: the process that has it, by its place in the domain */
+    uint64_t value; /* lock: 1 while somebody has it; semaphore: permits; event: 1: set; barrier: who has arrived */
+    uint64_t limit; /* semaphore: see create; barrier: parties */
+    bool mine; /* RLock: the calling thread has it. Lock: this process has it */
+    bool broken; /* barrier. Lock: its owner died, and nobody has been told yet */
+    uint32_t member; /* lock: the process that has it, by its place in the domain */
 } ist_sync_info;
 
 /* A snapshot; nothing may be decided by it but what is the calling thread's own. */
@@ -120,7 +120,7 @@ IST_MUST_CHECK IST_API int ist_lock_lock_count(ist_sync *s, uint32_t holder, uin
 /* ---- semaphores: permits aren't anybody's, so what a killed process had taken is gone until somebody posts it */
 
 IST_MUST_CHECK IST_API int ist_semaphore_take(ist_sync *s, ist_waiting *w); /* errors, and w: as ist_lock_lock, but for the last three */
-IST_MUST_CHECK IST_API int ist_semaphore_post(ist_sync *s, uint64_t n);     /* -ERANGE: more than its limit; -EINVAL: n is 0 */
+IST_MUST_CHECK IST_API int ist_semaphore_post(ist_sync *s, uint64_t n); /* -ERANGE: more than its limit; -EINVAL: n is 0 */
 
 /* ---- events */
 
@@ -134,7 +134,7 @@ IST_MUST_CHECK IST_API int ist_event_wait(ist_sync *s, ist_waiting *w);
 typedef struct ist_arrival {
     uint32_t generation;
     uint32_t index; /* how many came before */
-    bool last;      /* the caller has to ist_barrier_release, or abort */
+    bool last; /* the caller has to ist_barrier_release, or abort */
 } ist_arrival;
 
 /* Comes to the barrier. While those before are still leaving it waits. Errors: -EPIPE (broken), -EAGAIN, -ETIMEDOUT, -EINTR, -ECANCELED:

@@ -9,7 +9,8 @@
 
 TestSuite(name, .init = board_begin, .timeout = 60);
 
-static char unique[64]; /* other runs of this program may be under way on the machine, and the other tests of this one are: each has its names */
+/* Other runs of this program may be under way on the machine, and its other tests are: each has names of its own. */
+static char unique[64];
 
 static const char *name(const char *what) {
     snprintf(unique, sizeof unique, "%s of %d", what, (int)getppid());
