@@ -1,6 +1,6 @@
 /* domain.c: domains: making, joining, finding and leaving them, and what fork does to a process's membership.
  *
- *   rows[0 .. count)   every domain this process ever was in; a row never changes nor goes
+ *   rows[0 .. count)   every domain this process ever was in, but for those it gave up before it held anything there: NULL
  *   home               the one where this process allocates; NULL until the first use, and in a child that wasn't handed over
  *   usable             d->epoch == ist_process_epoch(): else it is the parent's
  *   joining            the one that this thread is joining, which isn't in rows yet: it sweeps the place it gets, and may for that own what
@@ -528,6 +528,37 @@ void isti_domain_discard(void) {
         isti_domain_close(d);
     }
     pthread_mutex_unlock(&mutex);
+}
+
+static bool holds_nothing(struct isti_domain *d) {
+    bool nothing = true;
+    isti_descriptor_fork_lock(); /* which has all stripes */
+    for (uint32_t i = 0, high = isti_descriptors_high(d); i < high; i++)
+        nothing = nothing && d->entries[i].slot == 0;
+    isti_descriptor_fork_unlock();
+    return nothing;
+}
+
+static bool is_lost(struct isti_domain *d) {
+    /* where the system doesn't tell, it isn't */
+    const bool control = d->solo || is_file(d->control_fd, d->control_device, d->control_inode) != 0 || isti_domain_has_control(d);
+    return !control || (is_file(d->data_fd, d->data_device, d->data_inode) == 0 && !isti_domain_has_data(d));
+}
+
+bool isti_domain_leave_lost(struct isti_domain *d) {
+    pthread_mutex_lock(&mutex);
+    pthread_mutex_lock(&isti_sweep_mutex);
+    const bool leaves = d == isti_domain_home_now() && isti_window_base(d) == NULL && is_lost(d) && holds_nothing(d);
+    pthread_mutex_unlock(&isti_sweep_mutex);
+    if (leaves) {
+        /* release: as where they are set. What d points to stays mapped: other threads may be looking at it, the housekeeper for one */
+        atomic_store_explicit(&home, NULL, memory_order_release);
+        atomic_store_explicit(&rows[d->number], NULL, memory_order_release);
+        isti_housekeeper_bell(NULL);
+        isti_anchor_drop(d->anchor);
+    }
+    pthread_mutex_unlock(&mutex);
+    return leaves;
 }
 
 /* ---- fork */

@@ -113,6 +113,9 @@ int isti_domain_peek(uint32_t pid, uint32_t control_fd, const uint8_t *id, struc
 void isti_domain_close(struct isti_domain *d);
 /* Gives a domain up in which nothing has happened yet, so that the next can have other limits. */
 void isti_domain_discard(void);
+/* Gives the home domain up if it can't be used for a heap any more: user code has closed its descriptors, no other process has them, and
+ * this one holds nothing there. True: the next home is another. */
+bool isti_domain_leave_lost(struct isti_domain *d);
 
 /* ---- member.c: places and byte locks */
 int isti_member_join(struct isti_domain *d);

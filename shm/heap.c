@@ -206,6 +206,8 @@ static int make_arena(struct isti_heap *h) {
 static int open_window(struct isti_heap *h) {
     struct isti_domain *d;
     int error = isti_domain_home(&d);
+    if (error == 0 && !d->window_taken && isti_domain_leave_lost(d))
+        error = isti_domain_home(&d);
     if (error == 0 && d->window_anchor == NULL && !d->window_taken)
         error = isti_window_take(d);
     if (error != 0)

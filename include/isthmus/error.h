@@ -6,13 +6,11 @@
  *   -EINVAL           an argument makes no sense (a null pointer, a size beyond PTRDIFF_MAX, an unknown flag)
  *   -ENOMEM           the heap's limit, the address space or the machine's memory is used up
  *   -ESTALE           the token's segment is gone: its last owner has let go
- *   -EXDEV            the token was made in a domain that this process isn't in, or is of memory that can't leave its process (wrapped,
- *                     or a mapped file)
+ *   -EXDEV            the token is of a domain that this process isn't in, or of memory that can't leave its process (wrapped, a file)
  *   -EBUSY            not exclusive: somebody else owns a reference; or too late to configure
  *   -EROFS            the segment's memory can't be made writable (a read-only mapping)
  *   -EOVERFLOW        a counter would leave its range
- *   -ENOSPC           no room: a table of the domain is full (published segments, pickles under way, names, queues, waiters), or a block
- *                     can't become as large as that where it is
+ *   -ENOSPC           a table of the domain is full (segments, pickles, names, queues, waiters); or a segment can't become so large
  *   -EUSERS           the domain has no room for another process
  *   -EMLINK           this process is in as many domains as it can be
  *   -EBADF            user code has closed this process's descriptors of the domain, and no other process has them

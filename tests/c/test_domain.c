@@ -386,11 +386,40 @@ static void not_its_own(void *argument) {
 Test(domain, a_child_of_one_whose_descriptors_are_gone) {
     int file = memfd_create("users", MFD_CLOEXEC), number = home()->control_fd;
     CHECK(file >= 0);
-    take_number(number, file);
     ist_segment s;
+    CHECK_EQ(ist_segment_wrap(&file, sizeof file, NULL, NULL, 0, &held), 0);
+    test_token(held); /* it holds something there */
+    take_number(number, file);
     CHECK_EQ(ist_segment_create(100, 0, &s), -EBADF);
     CHECK_CHILD(not_its_own, &number, 30);
     CHECK_EQ(lseek(file, 0, SEEK_CUR), 70);
+}
+
+static void its_own(void *unused) {
+    (void)unused;
+    CHECK_EQ(ist_epoch(), 1);
+    CHECK(test_filled(ist_segment_data(held), board->size, board->tag));
+}
+
+/* As a daemon's that was imported first: nothing has happened there yet, so another domain will do. */
+Test(domain, a_new_home_for_one_whose_descriptors_are_gone) {
+    peer p = peer_start();
+    uint8_t id[16];
+    CHECK_EQ(ist_domain_id(id), 0);
+    ist_domain_watch();
+    close(home()->control_fd);
+    close(home()->data_fd);
+    *board = (struct board){.size = 5000, .tag = 9};
+    peer_offer(NULL);
+    CHECK(memcmp(id, board->id, 16) != 0);
+    CHECK_EQ(peer_call(&p, peer_join, board->text), 0);
+    CHECK_EQ(peer_call(&p, same_domain, NULL), 1);
+    CHECK_EQ(peer_call(&p, peer_attach, NULL), 0);
+    CHECK_EQ(test_stats().processes, 2);
+    CHECK_CHILD(its_own, NULL, 30);
+    CHECK_EQ(peer_call(&p, peer_let_go, NULL), 0);
+    peer_let_go(NULL);
+    peer_end(&p);
 }
 
 Test(domain, closed_descriptors_come_back_from_another_process) {
