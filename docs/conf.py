@@ -11,7 +11,7 @@ project = "isthmus"
 copyright = "the authors of isthmus; Apache License 2.0"
 release = version = isthmus.__version__
 
-extensions = ["myst_parser", "sphinx_copybutton", "python_reference", "c_reference", "names"]
+extensions = ["myst_parser", "sphinx_copybutton", "python_reference", "c_reference", "names", "breaks"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_ext"]
 nitpicky = True

@@ -422,7 +422,7 @@ static PyMethodDef atomics_functions[] = {
     {"load", FAST(atomics_load), PyDoc_STR("load($module, array, index, /)\n--\n\nThe element's value.")},
     {"store", FAST(atomics_store),
      PyDoc_STR(
-         "store($module, array, index, value, /)\n--\n\nThe element becomes value, modulo 2 to the power of its bits. Returns value.")},
+         "store($module, array, index, value, /)\n--\n\nThe element becomes value, modulo 2 to the power of its bits. Returns value, as it was given.")},
     {"add", FAST(atomics_add), PyDoc_STR("add($module, array, index, value, /)\n--\n\nAdds value to the element, which wraps around." OLD)},
     {"sub", FAST(atomics_sub),
      PyDoc_STR("sub($module, array, index, value, /)\n--\n\nSubtracts value from the element, which wraps around." OLD)},

@@ -453,13 +453,13 @@ PyDoc_STRVAR(clone_doc,
              "their names; what register_type() was told of. Objects that are met twice are one object in the copy, and cycles stay. A\n"
              "SharedArray arrives as another owner of the same memory, an ndarray as an ndarray over shared memory of its own.\n"
              "transfer: SharedArrays in obj whose references move along: those handles are detached then, unless it fails.\n"
-             "fallback \"pickle\": whatever else there is, is pickled. CloneError says where in obj stands what can't be cloned.");
+             "fallback=\"pickle\": whatever else there is, is pickled. CloneError says where in obj stands what can't be cloned.");
 
 PyDoc_STRVAR(dumps_doc,
              "dumps($module, /, obj, *, fallback=None)\n--\n\n"
              "The bytes that clone() makes its copy of, as a SharedArray of dtype 'u1' and exactly their size.\n\n"
              "They hold no references: a SharedArray in obj raises CloneError; an ndarray's contents are among them. The format has a\n"
-             "version and is the same on every machine (docs/clone.md).");
+             "version and is the same on every machine.");
 
 PyDoc_STRVAR(loads_doc,
              "loads($module, /, data, *, import_classes=False)\n--\n\n"

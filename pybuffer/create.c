@@ -192,7 +192,7 @@ PyMethodDef create_functions[] = {
          "array($module, /, obj, dtype=None)\n--\n\n"
          "A new SharedArray with the values of obj: any buffer, a nested sequence, a scalar. Always copies, in C order.\n\n"
          "dtype None: obj's own, or for sequences the narrowest of bool, int64, float64 and complex128 that holds all. A dtype that is\n"
-         "named takes nearly everything, as numpy's casting='unsafe': floats are cut off at the point, numbers become text and text\n"
+         "named takes nearly everything, as numpy's `casting='unsafe'`: floats are cut off at the point, numbers become text and text\n"
          "numbers. An integer that doesn't fit raises OverflowError, text that isn't a number ValueError, and what loses more than\n"
          "precision (imaginary parts, NaN as an integer) warns by RuntimeWarning.")},
     {"empty_like", KEYWORDS(core_empty_like),

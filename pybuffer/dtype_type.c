@@ -336,7 +336,7 @@ static PyObject *dtype_get_numpy_dtype(PyObject *self, void *Py_UNUSED(closure))
 }
 
 static PyGetSetDef dtype_getset[] = {
-    {"str", dtype_get_str, NULL, PyDoc_STR("numpy's string, byte order included: '<f8'; '|V16' for fields."), NULL},
+    {"str", dtype_get_str, NULL, PyDoc_STR("numpy's string, byte order included: `'<f8'`, or `'|V16'` for fields."), NULL},
     {"format", dtype_get_format, NULL,
      PyDoc_STR("PEP 3118's format of aligned elements, as numpy writes it: 'd'. ValueError if there is none (datetime64)."), NULL},
     {"itemsize", dtype_get_itemsize, NULL, PyDoc_STR("Bytes of one element."), NULL},
@@ -347,7 +347,7 @@ static PyGetSetDef dtype_getset[] = {
      NULL},
     {"name", dtype_get_name, NULL, PyDoc_STR("numpy's name: 'float64'."), NULL},
     {"byteorder", dtype_get_byteorder, NULL, PyDoc_STR("'=' this machine's, '<' or '>' the other one, '|' none."), NULL},
-    {"descr", dtype_get_descr, NULL, PyDoc_STR("The description __array_interface__ uses: [('', '<f8')]."), NULL},
+    {"descr", dtype_get_descr, NULL, PyDoc_STR("The description __array_interface__ uses: `[('', '<f8')]`."), NULL},
     {"names", dtype_get_names, NULL, PyDoc_STR("Field names; None without fields."), NULL},
     {"fields", dtype_get_fields, NULL, PyDoc_STR("Mapping of each field's name to (dtype, offset in bytes); None without fields."), NULL},
     {"isalignedstruct", dtype_get_isalignedstruct, NULL, PyDoc_STR("Whether it was made with align=True."), NULL},
@@ -371,7 +371,7 @@ static PyMethodDef dtype_methods[] = {
 
 PyDoc_STRVAR(dtype_doc, "dtype(dtype, /, *, align=False)\n--\n\n"
                         "What the elements of an array are. Reads what numpy.dtype reads: 'f8', '<i4', 'float64', 'S10', 'M8[ns]',\n"
-                        "[('x', 'f4'), ('y', 'i8')], 'i4, (2,3)f8', dicts of names, formats and offsets; numpy's dtypes and scalar types;\n"
+                        "`[('x', 'f4'), ('y', 'i8')]`, `'i4, (2,3)f8'`, dicts of names, formats and offsets; numpy's dtypes and scalar types;\n"
                         "bool, int, float, complex, bytes, str. align: fields lie where a C compiler would put them.\n"
                         "Immutable, hashable, equal to what describes the same elements.\n"
                         "TypeError for what isn't understood, and for Python objects.");

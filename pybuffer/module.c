@@ -227,12 +227,29 @@ static PyMethodDef core_functions[] = {
     {"_count_copied", core_count_copied, METH_O, NULL},
     {"stats", core_stats, METH_NOARGS,
      PyDoc_STR(
-         "stats($module, /)\n--\n\nWhat the process has, as a dict of numbers; each is a snapshot of its own. allocated, mapped and\n"
-         "lease_bytes are bytes; bytes_copied counts the array bytes that were copied rather than passed by reference. published: its\n"
-         "segments that other processes can reach; processes: the living of its domains, itself included, one that is in two of them\n"
-         "counted twice; waiting: its threads that sleep in atomics.wait().")},
+         "stats($module, /)\n--\n\nWhat the process has, as a dict of numbers; each is a snapshot of its own.\n\n"
+         "  allocated       bytes of the live segments of the heap\n"
+         "  mapped          bytes of memory that the heap occupies\n"
+         "  segments        live segments that this process holds: arrays, queues, locks\n"
+         "  owners          counted references of them\n"
+         "  exports         memoryviews, ndarrays and the like that look at its arrays\n"
+         "  leases          segments that pickles under way keep\n"
+         "  lease_bytes     their bytes\n"
+         "  leases_expired  pickles whose time was up before anybody loaded them, so far\n"
+         "  in_flight       arrays on their way to another interpreter, but for those in an isthmus.Queue\n"
+         "  queues, locks   how many of the segments are a queue; a lock, semaphore, event, barrier or condition\n"
+         "  bytes_copied    bytes of arrays that were copied rather than passed by reference, so far\n"
+         "  published       segments that other processes can reach\n"
+         "  processes       living processes of its domains, itself included; one that is in two of them counts twice\n"
+         "  waiting         its threads that sleep in atomics.wait()\n"
+         "  leaked          saturated and orphaned together\n"
+         "  saturated       segments whose count went wrong: they stay for ever rather than being freed early\n"
+         "  orphaned        owners that interpreters left behind when they ended\n"
+         "  misuses         references given up twice, noticed and put back\n"
+         "  retired         slots of segments that are used up")},
     {"segments", core_segments, METH_NOARGS,
-     PyDoc_STR("segments($module, /)\n--\n\nThe process's live segments, a list of SegmentInfo in no order.")},
+     PyDoc_STR("segments($module, /)\n--\n\nThe live segments that this process holds, as a list of SegmentInfo in no order.\n\n"
+               "What only a message in an isthmus.Queue holds isn't among them.")},
     {"sweep", core_sweep, METH_NOARGS,
      PyDoc_STR(
          "sweep($module, /)\n--\n\nStrikes out dead processes, drops pickle leases whose time is up and gives unused memory back to the\n"

@@ -13,7 +13,7 @@ import textwrap
 __all__ = ["to_rst"]
 
 _WORDS = r"Errors|Ownership|Threads|Processes|Blocking|Ordering|Order|On failure|Misuse|Words|Read-only|Killed processes|Fairness|Source"
-_LABEL = re.compile(rf"^(?P<name>[a-z_]\w*(?:, [a-z_]\w*)*(?: \"\w+\")?|(?:{_WORDS})(?:,? [a-z (]+\)?)*): (?=\S)(?P<text>.*)")
+_LABEL = re.compile(rf"^(?P<name>[a-z_]\w*(?:, [a-z_]\w*)*(?:=\"\w+\")?|(?:{_WORDS})(?:,? [a-z (]+\)?)*): (?=\S)(?P<text>.*)")
 _CODE = re.compile(
     r"``.+?``|`[^`\n]+`|'[^'\s]+'(?= |,|:|\.|\)|;|$)|<isthmus/\w+\.h>|(?<![\w/.])(?:ist_\w+|IST_\w+|-E[A-Z0-9]{3,})(?:\(\))?"
     r"|\b[a-z_]\w*(?:\.\w+)*\(\)|\b__\w+__\b"
@@ -65,7 +65,7 @@ def _paragraph(lines: list[str]) -> list[str]:
 
 def _split(lines: list[str]) -> list[str]:
     """A label that begins within a line begins one."""
-    return [part for line in lines for part in re.split(rf"(?<=[.] )(?=(?:{_WORDS}): |[a-z]\w*: )", line)]
+    return [part for line in lines for part in re.split(rf"(?<=[.] )(?=(?:{_WORDS}): |[a-z]\w*(?:=\"\w+\")?: )", line)]
 
 
 def _ends(line: str) -> bool:

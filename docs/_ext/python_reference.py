@@ -2,8 +2,8 @@
 
     .. python:: zeros Queue atomics.wait
 
-Signatures come from the type stubs (or, where a module has none, from its annotated source), texts from the docstrings of the package
-that runs. At the end it warns of public names that no page has, of names without a docstring, and of names that don't exist.
+Signatures come from the type stubs (or, where a module has none, from its annotated source), texts from the stubs' docstrings or
+those of the package that runs. At the end it warns of public names that no page has, of names without a docstring, and of names that don't exist.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def _signature(function: ast.FunctionDef | ast.AsyncFunctionDef, method: bool) -
 
 
 def _docstring(value: Any, node: ast.AST) -> str:
-    text = value.__doc__ or (ast.get_docstring(node) if isinstance(node, ast.FunctionDef | ast.ClassDef) else None)
-    return inspect.cleandoc(text) if text else ""
+    stub = ast.get_docstring(node) if isinstance(node, ast.FunctionDef | ast.ClassDef) else None  # says more, where there is one
+    return inspect.cleandoc(stub or value.__doc__ or "")
 
 
 def _old_spelling(name: str, node: ast.ClassDef) -> bool:

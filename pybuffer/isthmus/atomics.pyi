@@ -32,7 +32,7 @@ _Index = SupportsIndex | tuple[SupportsIndex, ...]
 
 def load(array: SharedArray[int], index: _Index, /) -> int: ...
 def store(array: SharedArray[int], index: _Index, value: SupportsIndex, /) -> int:
-    """Returns value, as it was given."""
+    """The element becomes value, modulo 2 to the power of its bits. Returns value, as it was given."""
 
 def add(array: SharedArray[int], index: _Index, value: SupportsIndex, /) -> int: ...
 def sub(array: SharedArray[int], index: _Index, value: SupportsIndex, /) -> int: ...
@@ -50,6 +50,7 @@ def wait(
 ) -> Literal["ok", "not-equal", "timed-out"]:
     """Sleeps until notify() of this element, by whoever shares it.
 
+    Returns `"ok"`, `"not-equal"` (at once, if the element isn't expected) or `"timed-out"`.
     Elements of 4 or 8 bytes (else TypeError). timeout: seconds; None or inf: no limit; 0 and negative ones: at once; NaN: ValueError. Who
     has waited longest is woken first, and nobody without a notification; a notification for a wait that ends otherwise meanwhile (by
     Ctrl-C, by the death of its process) goes to the next. Signal handlers run in the main thread; an exception that ends a worker arrives
@@ -68,7 +69,7 @@ def wait_async(array: SharedArray[int], index: _Index, expected: SupportsIndex, 
     """An awaitable of what wait() returns, for the running asyncio loop (else RuntimeError), in which nothing is blocked.
 
     The wait begins at once, among all others of the element in the order in which they began, and not when it is awaited:
-    "not-equal", and "timed-out" where timeout is 0 or negative, are there at once. Cancelling it, or the task that awaits it, ends it;
+    `"not-equal"`, and `"timed-out"` where timeout is 0 or negative, are there at once. Cancelling it, or the task that awaits it, ends it;
     a notification that it had got then goes to the next. It ends also when it is dropped (also after its loop was closed) and when the
     interpreter ends. Only its loop's thread uses it. From another process the notification comes by way of the housekeeper thread.
     MemoryError: 16,128 of the domain wait already. OSError: no eventfd can be had.

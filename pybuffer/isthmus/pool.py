@@ -124,8 +124,8 @@ class WorkerPool(concurrent.futures.Executor):
 
     max_workers: how many at most; default: the number of CPUs this process may use. They are started as they are needed,
         and stay until the pool is shut down.
-    kind: "interpreter": of this process, each with a GIL of its own; numpy can't be imported there. "process": numpy can;
-        ndarrays arrive as ndarrays, by one copy. "thread": of this interpreter; nothing is cloned.
+    kind: `"interpreter"`: of this process, each with a GIL of its own; numpy can't be imported there. `"process"`: numpy can;
+        ndarrays arrive as ndarrays, by one copy. `"thread"`: of this interpreter; nothing is cloned.
     initializer, initargs: called in each worker before its first task. If it fails, the pool is broken.
     thread_name_prefix: of the threads here, one per worker; worker processes have the same names.
 
