@@ -370,7 +370,8 @@ def judge(target: Target, results: Results) -> Row | None:
     if len(group) > 1:
         text += f" at worst ({worst.name}), {ratio_text(shown(best.ratio))} at best"
     else:
-        text += f" ({ratio_text(min(worst.ratios))} … {ratio_text(max(worst.ratios))})"
+        lowest, highest = sorted(shown(r) for r in (min(worst.ratios), max(worst.ratios)))
+        text += f" ({ratio_text(lowest)} … {ratio_text(highest)})"
     value = shown(worst.ratio)
     return Row(target, text, value >= target.limit if target.kind in ("faster", "throughput") else value <= target.limit)
 

@@ -246,7 +246,8 @@ static PyMethodDef core_functions[] = {
          "  saturated       segments whose count went wrong: they stay for ever rather than being freed early\n"
          "  orphaned        owners that interpreters left behind when they ended\n"
          "  misuses         references given up twice, noticed and put back\n"
-         "  retired         slots of segments that are used up")},
+         "  retired         slots of segments that are used up\n\n"
+         "Whichever of allocated, segments, owners, exports, leases and in_flight stays high when work is done is held by somebody.")},
     {"segments", core_segments, METH_NOARGS,
      PyDoc_STR("segments($module, /)\n--\n\nThe live segments that this process holds, as a list of SegmentInfo in no order.\n\n"
                "What only a message in an isthmus.Queue holds isn't among them.")},

@@ -13,9 +13,9 @@ from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 _BREAK = re.compile(
-    r"""(?<=\w[\w\])])(?=\.[A-Za-z])      # concurrent | .interpreters, but not a.T
+    r"""(?<=[\w\])]{4})(?=\.[A-Za-z]{3})   # concurrent | .interpreters, but neither a.T nor script.py
     | (?<=[A-Za-z]/)(?=\w)               # tests/ | python
-    | (?<=[a-z\d]_)(?=[a-z\d])           # test_ | storm
+    | (?<=[a-z\d]{3}_)(?=[a-z\d]{4})     # test_ | storm
     | (?<=[a-z])(?=[A-Z])                # Interpreter | Pool
     | (?<=\w[(,=])(?=\S{4})              # buffer= | shm""",
     re.VERBOSE,

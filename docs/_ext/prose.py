@@ -59,7 +59,8 @@ def _paragraph(lines: list[str]) -> list[str]:
     out = []
     for name, texts in parts:
         text = _inline(" ".join(texts))
-        out += [text if name is None else f"**{_escape(name)}:** {text}", ""]
+        label = "" if name is None else f"``{name}``: " if "=" in name else f"**{_escape(name)}:** "
+        out += [label + text, ""]
     return out
 
 

@@ -2,8 +2,9 @@
 
     .. python:: zeros Queue atomics.wait
 
-Signatures come from the type stubs (or, where a module has none, from its annotated source), texts from the stubs' docstrings or
-those of the package that runs. At the end it warns of public names that no page has, of names without a docstring, and of names that don't exist.
+Signatures come from the type stubs (or, where a module has none, from its annotated source), texts from the stubs' docstrings, or
+those of the package that runs. At the end it warns of public names that no page has, of names without a docstring, and of names that
+don't exist.
 """
 
 from __future__ import annotations
