@@ -369,12 +369,13 @@ static PyMethodDef dtype_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-PyDoc_STRVAR(dtype_doc, "dtype(dtype, /, *, align=False)\n--\n\n"
-                        "What the elements of an array are. Reads what numpy.dtype reads: 'f8', '<i4', 'float64', 'S10', 'M8[ns]',\n"
-                        "`[('x', 'f4'), ('y', 'i8')]`, `'i4, (2,3)f8'`, dicts of names, formats and offsets; numpy's dtypes and scalar types;\n"
-                        "bool, int, float, complex, bytes, str. align: fields lie where a C compiler would put them.\n"
-                        "Immutable, hashable, equal to what describes the same elements.\n"
-                        "TypeError for what isn't understood, and for Python objects.");
+PyDoc_STRVAR(dtype_doc,
+             "dtype(dtype, /, *, align=False)\n--\n\n"
+             "What the elements of an array are. Reads what numpy.dtype reads: 'f8', '<i4', 'float64', 'S10', 'M8[ns]',\n"
+             "`[('x', 'f4'), ('y', 'i8')]`, `'i4, (2,3)f8'`, dicts of names, formats and offsets; numpy's dtypes and scalar types;\n"
+             "bool, int, float, complex, bytes, str. align: fields lie where a C compiler would put them.\n"
+             "Immutable, hashable, equal to what describes the same elements.\n"
+             "TypeError for what isn't understood, and for Python objects.");
 
 static PyType_Slot dtype_slots[] = {
     {Py_tp_doc, (void *)dtype_doc},

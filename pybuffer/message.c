@@ -439,10 +439,11 @@ static PyObject *raise_gone(core_state *state, int error, const ist_token *token
     return NULL;
 }
 
-PyDoc_STRVAR(token_doc,
-             "token($self, /)\n--\n\n"
-             "Bytes that say what this is and where: its kind and segment; of an array also dtype, shape, strides, whether it is read-only.\n\n"
-             "isthmus.attach(token) makes another handle of the same thing, as long as somebody owns it: a token owns nothing.");
+PyDoc_STRVAR(
+    token_doc,
+    "token($self, /)\n--\n\n"
+    "Bytes that say what this is and where: its kind and segment; of an array also dtype, shape, strides, whether it is read-only.\n\n"
+    "isthmus.attach(token) makes another handle of the same thing, as long as somebody owns it: a token owns nothing.");
 
 static core_state *state_of_self(PyObject *self) { return (core_state *)PyType_GetModuleState(Py_TYPE(self)); }
 
@@ -531,11 +532,10 @@ static const char *name_of(PyObject *object, Py_ssize_t *length) {
     return name;
 }
 
-PyDoc_STRVAR(publish_doc,
-             "publish($self, name, /)\n--\n\n"
-             "Gives it a name, by which any process of this user can attach() to it.\n\n"
-             "A name owns nothing: it is gone with the last holder of what has it, or after unpublish(). At most 200 bytes;\n"
-             "FileExistsError if something living in the domain has it.");
+PyDoc_STRVAR(publish_doc, "publish($self, name, /)\n--\n\n"
+                          "Gives it a name, by which any process of this user can attach() to it.\n\n"
+                          "A name owns nothing: it is gone with the last holder of what has it, or after unpublish(). At most 200 bytes;\n"
+                          "FileExistsError if something living in the domain has it.");
 
 static PyObject *method_publish(PyObject *self, PyObject *object) {
     core_state *state = state_of_self(self);

@@ -470,9 +470,10 @@ static const PyMethodDef own_methods[] = {
          "full, at most timeout seconds (queue.Full then; None: no limit). ShutDown after shutdown(). transfer: arrays in obj whose references move along:\n"
          "these handles are detached then, and untouched if it fails. fallback=\"pickle\": what can't be cloned is pickled.")},
     {"get", KEYWORDS(queue_get),
-     PyDoc_STR("get($self, /, block=True, timeout=None)\n--\n\n"
-               "Takes the first message. Waits while there is none, at most timeout seconds (queue.Empty then; None: no limit).\n"
-               "ShutDown when the queue is shut down and empty. A message that can't be decoded here is gone, and the exception says why.")},
+     PyDoc_STR(
+         "get($self, /, block=True, timeout=None)\n--\n\n"
+         "Takes the first message. Waits while there is none, at most timeout seconds (queue.Empty then; None: no limit).\n"
+         "ShutDown when the queue is shut down and empty. A message that can't be decoded here is gone, and the exception says why.")},
     {"put_nowait", KEYWORDS(queue_put_nowait),
      PyDoc_STR("put_nowait($self, /, obj, *, transfer=(), fallback=None)\n--\n\nput() that raises Full rather than wait.")},
     {"get_nowait", queue_get_nowait, METH_NOARGS, PyDoc_STR("get_nowait($self, /)\n--\n\nget() that raises Empty rather than wait.")},

@@ -8,7 +8,7 @@
  *     if (x != NULL && ist_exchange_readable(x)) {
  *         ist_exchange mine = *x;                                  // a copy owns nothing ...
  *         mine.retain(&mine);                                      // ... until it was retained
- *         ...                                                      // mine.first, mine.shape, ... : see below
+ *         char *first = (char *)mine.data + mine.offset;           // mine.shape, mine.strides, mine.dtype: see below
  *         mine.release(&mine);                                     // once for each retain, in any thread
  *     }
  *

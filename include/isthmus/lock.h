@@ -72,7 +72,7 @@ IST_MUST_CHECK IST_API int ist_sync_open(ist_segment s, ist_sync **out);
 IST_API void ist_sync_close(ist_sync *s);
 
 IST_API ist_segment ist_sync_segment(const ist_sync *s); /* view: owns nothing */
-IST_API ist_sync_type ist_sync_type_of(const ist_sync *s);
+IST_API ist_sync_type ist_sync_type_of(const ist_sync *s); /* what it was made as */
 
 /* A descriptor, made at the first call, that poll(2) finds readable when a lock, semaphore or event may be taken, or is set: never missed,
  * sometimes in vain. Ownership: the handle's. It needs the housekeeper for what other processes do. Errors: -EMFILE, -ENFILE, -ENOMEM,
@@ -124,8 +124,8 @@ IST_MUST_CHECK IST_API int ist_semaphore_post(ist_sync *s, uint64_t n); /* -ERAN
 
 /* ---- events */
 
-IST_MUST_CHECK IST_API int ist_event_set(ist_sync *s);
-IST_MUST_CHECK IST_API int ist_event_clear(ist_sync *s);
+IST_MUST_CHECK IST_API int ist_event_set(ist_sync *s);   /* it is set, and whoever waits is woken */
+IST_MUST_CHECK IST_API int ist_event_clear(ist_sync *s); /* whoever comes from now on waits */
 /* 0: it is set, or was meanwhile. Errors: -EAGAIN, -ETIMEDOUT, -EINTR, -ECANCELED. */
 IST_MUST_CHECK IST_API int ist_event_wait(ist_sync *s, ist_waiting *w);
 
@@ -158,6 +158,7 @@ IST_MUST_CHECK IST_API int ist_barrier_reset(ist_sync *s); /* as new; whoever wa
 IST_MUST_CHECK IST_API int ist_condition_create(ist_sync *lock, uint64_t *out);
 /* Begins a wait, which ends by ist_wait_on or ist_wait_cancel. Errors: -ENOSPC and others of ist_wait_begin. */
 IST_MUST_CHECK IST_API int ist_condition_begin(ist_sync *lock, uint64_t condition, ist_wait *out);
+/* Wakes up to `count` of those that wait, the longest waiting first, and writes how many to *woken. Never blocks. */
 IST_MUST_CHECK IST_API int ist_condition_notify(ist_sync *lock, uint64_t condition, uint64_t count, uint64_t *woken);
 
 #ifdef __cplusplus

@@ -1,7 +1,7 @@
 /* <isthmus/segment.h>: counted segments of memory that no interpreter owns.
  *
- * A segment is a block of memory with one atomic count of its owners. Everybody who uses it owns a reference; the last one to let go
- * frees it, whoever that is, in whatever order, from whatever thread.
+ * A segment is a block of memory with one atomic count of its owners in each process that holds it. Everybody who uses it owns a reference;
+ * the last one to let go frees it, whoever that is, in whatever order, from whatever thread and process.
  *
  * Words: create, create_growable, wrap, map (you own one reference) · retain, release (counted) · acquire (from a token or an address; may
  * fail) · view functions (own nothing). A consuming parameter says "takes".
