@@ -124,6 +124,7 @@ def test_text_becomes_rst(site):
     assert "**size:** of ``it``, in bytes." in text
     assert "**Errors:** ``-EINVAL``." in text
     assert ".. list-table::" in text and "* - a" in text
+    assert '``fallback="pickle"``: is pickled.' in prose.to_rst('What a put takes. Further\nwords. fallback="pickle": is pickled.')
 
 
 def test_links_are_checked(tmp_path):
