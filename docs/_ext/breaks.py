@@ -1,6 +1,7 @@
-"""Long names of code in tables may be broken where a reader would break them: behind / . _ ( , = and before a capital.
+"""Where code in text may be broken: short pieces never, long names in tables where a reader would break them.
 
-Without that a column is as wide as its longest name, which a telephone isn't, or is broken anywhere.
+Without that -EINVAL is broken behind its hyphen; and a column of a table is as wide as its longest name, which a telephone isn't, or is
+broken anywhere.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ class Breaks(SphinxPostTransform):
     formats = ("html",)
 
     def run(self, **kwargs: Any) -> None:
+        for literal in self.document.findall(nodes.literal):
+            if len(literal.astext()) <= 20:
+                literal["classes"].append("short")
         for entry in self.document.findall(nodes.entry):
             for literal in list(entry.findall(nodes.literal)):
                 parts = _BREAK.split(literal.astext())

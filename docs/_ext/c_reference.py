@@ -72,7 +72,7 @@ class CHeader(SphinxDirective):
     def group(self, group: Group, defined: set[str]) -> list[str]:
         if group.comment.startswith("----"):
             title, _, rest = group.comment.strip("- ").partition(":")
-            return [f".. rubric:: {title.strip().capitalize()}", "", *(to_rst(rest.strip()) if rest else [])]
+            return [f".. rubric:: {title.strip().capitalize()}", "", *(to_rst(rest.strip()[0].upper() + rest.strip()[1:]) if rest else [])]
         declarations = []
         for declaration in group.declarations:
             opaque = re.match(r"^typedef struct (\w+) \1$", declaration.text)
