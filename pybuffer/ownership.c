@@ -43,7 +43,12 @@ static PyObject *raise_writers(SharedArrayObject *root, uint64_t seen, const cha
 }
 
 static PyObject *raise_owners(const ist_segment_info *info, const char *what) {
-    PyObject *owners = plural(info->owners > 1 ? info->owners - 1u : 0u, "other owner");
+    const uint32_t elsewhere = info->processes > 1 ? info->processes - 1u : 0;
+    if (info->owners <= 1 && elsewhere == 0)
+        return PyErr_Format(PyExc_BufferError, "%s: a message in a queue refers to it", what);
+    if (info->owners <= 1)
+        return PyErr_Format(PyExc_BufferError, "%s: %u other process%s it", what, elsewhere, elsewhere == 1 ? " has" : "es have");
+    PyObject *owners = plural(info->owners - 1u, "other owner");
     if (owners != NULL) {
         PyErr_Format(PyExc_BufferError,
                      "%s: %U (arrays in other interpreters, DLPack and Arrow exports, messages and pickles under way count)", what, owners);

@@ -52,10 +52,10 @@ def no_leaks(timeout: float = 5.0) -> Iterator[None]:
 
 
 def _report(left: list[SegmentInfo]) -> str:
-    lines = [f"{len(left)} segments are left behind:"]
+    lines = ["1 segment is left behind:" if len(left) == 1 else f"{len(left)} segments are left behind:"]
     for s in left:
         lines.append(
-            f"  {s.id}.{s.generation}: {s.kind}, {s.size} bytes, {s.owners} owners here, {s.processes} processes, "
+            f"  {s.id}.{s.generation}: {s.kind}, {s.size} bytes, owners here: {s.owners}, processes: {s.processes}, "
             f"made by interpreter {s.created_by}"
         )
     lines.append("ISTHMUS_DEBUG=1 tells at the end of each interpreter where the owners that it still has were made")

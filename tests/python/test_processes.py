@@ -388,6 +388,20 @@ def test_a_write_into_read_only_memory_kills_the_writer(how: str, writer: str) -
         empty(one)
 
 
+def test_what_another_process_has_isnt_frozen(group: Group) -> None:
+    one, two, three = group.start(3)
+    token = one("(a := ist.zeros(4)).token()")
+    two.run("b = ist.attach(token)", token=token)
+    assert "can't freeze: 1 other process has it" in one.raises("BufferError", "a.freeze()")
+    three.run("c = ist.attach(token)", token=token)
+    assert "can't freeze: 2 other processes have it" in one.raises("BufferError", "a.freeze()")
+    two.run("del b")
+    three.run("del c")
+    assert one("a.freeze().frozen") is True
+    one.run("del a")
+    empty(one, two, three)
+
+
 def test_writable_beside_read_only(group: Group) -> None:
     """The read-only mapping is another one of the same memory: who also has it writable goes on writing."""
     one, two = group.start(2)

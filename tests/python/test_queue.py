@@ -199,6 +199,18 @@ def test_a_message_owns_what_it_refers_to() -> None:
     assert not ist.segments(), "what nobody got goes with the queue"
 
 
+def test_what_a_message_refers_to_isnt_frozen() -> None:
+    q, a = ist.Queue(), ist.zeros(3)
+    q.put(a)
+    with pytest.raises(BufferError, match="^can't freeze: a message in a queue refers to it$"):
+        a.freeze()
+    b = q.get()
+    with pytest.raises(BufferError, match="^can't freeze: 1 other owner "):
+        a.freeze()
+    b.release()
+    assert a.freeze().frozen
+
+
 def test_many_references_in_one_message() -> None:
     arrays = [ist.full(1, i) for i in range(300)]
     with ist.Queue[Any]() as q:
