@@ -124,7 +124,7 @@ IST_MUST_CHECK IST_API int ist_semaphore_post(ist_sync *s, uint64_t n); /* -ERAN
 
 /* ---- events */
 
-IST_MUST_CHECK IST_API int ist_event_set(ist_sync *s);   /* it is set, and whoever waits is woken */
+IST_MUST_CHECK IST_API int ist_event_set(ist_sync *s); /* it is set, and whoever waits is woken */
 IST_MUST_CHECK IST_API int ist_event_clear(ist_sync *s); /* whoever comes from now on waits */
 /* 0: it is set, or was meanwhile. Errors: -EAGAIN, -ETIMEDOUT, -EINTR, -ECANCELED. */
 IST_MUST_CHECK IST_API int ist_event_wait(ist_sync *s, ist_waiting *w);

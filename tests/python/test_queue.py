@@ -202,10 +202,10 @@ def test_a_message_owns_what_it_refers_to() -> None:
 def test_what_a_message_refers_to_isnt_frozen() -> None:
     q, a = ist.Queue(), ist.zeros(3)
     q.put(a)
-    with pytest.raises(BufferError, match="^can't freeze: a message in a queue refers to it$"):
+    with pytest.raises(BufferError, match=r"^can't freeze: a message in a queue refers to it$"):
         a.freeze()
     b = q.get()
-    with pytest.raises(BufferError, match="^can't freeze: 1 other owner "):
+    with pytest.raises(BufferError, match="can't freeze: 1 other owner"):
         a.freeze()
     b.release()
     assert a.freeze().frozen
