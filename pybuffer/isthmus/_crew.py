@@ -60,7 +60,7 @@ class Died(Exception):
 
 
 class Gate:
-    """Opened once. Ctrl-C can interrupt who waits at any point, and nothing is left locked, as a threading.Event's condition may be.
+    """Once open it stays so. Ctrl-C can interrupt who waits at any point, and nothing is left locked, as an Event's condition may be.
 
     CPython looks for signals before a thread sleeps on a lock: one that comes between that look and the sleep wakes nobody. So who waits
     looks again now and then.
@@ -75,9 +75,12 @@ class Gate:
 
     def open(self) -> None:
         self.is_open = True
+        self._unlock()
+
+    def _unlock(self) -> None:
         try:
             self._lock.release()
-        except RuntimeError:  # somebody else has opened it
+        except RuntimeError:  # another one who opens or waits was faster
             pass
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -86,7 +89,7 @@ class Gate:
         end = None if timeout is None else time.monotonic() + timeout
         while not self.is_open:
             if self._lock.acquire(timeout=turn):
-                self._lock.release()  # for the next one, who looks at is_open first if an interrupt comes here
+                self._unlock()  # for the next one, who looks at is_open first if an interrupt comes here
             elif end is not None:
                 turn = min(end - time.monotonic(), _LOOK)
                 if turn <= 0:

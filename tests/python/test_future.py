@@ -170,6 +170,29 @@ def test_who_waits_at_a_gate_looks_again_now_and_then(monkeypatch):
     assert not reader.is_alive() and outcomes == [True] and gate._lock.locked()
 
 
+def test_a_gate_may_be_opened_while_a_waiter_has_its_lock():
+    gate = _crew.Gate()
+    gate.open()
+
+    def trace(frame, event, argument):
+        if event == "line" and frame.f_code is _crew.Gate._unlock.__code__ and frame.f_back.f_code is _crew.Gate.wait.__code__:
+            frame.f_trace = None
+            gate.open()
+        return trace
+
+    gate.is_open = False  # as the waiter has seen it
+    waited = []
+
+    def wait():
+        sys.settrace(trace)
+        waited.append(gate.wait(DEADLINE))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    thread.join(DEADLINE)
+    assert waited == [True]
+
+
 def test_many_wait_and_some_give_up():
     for _ in range(50):
         future, outcomes = ist.Future(), []
