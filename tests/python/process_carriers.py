@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import isthmus as ist
-from processes import poll, state_of
+from processes import SANITIZED, poll, state_of
 
 WAIT = 60.0  # seconds
 
@@ -365,7 +365,8 @@ def in_constant_time(context: Any) -> None:
             assert got.size == size and got[0] == 1 and got[-1] == 0 and same(got) == same(a)
             del a, got
     small, large = (sorted(t)[len(t) // 2] for t in took.values())
-    assert large < 20 * small + 0.005, (small, large)
+    slack = 0.3 if SANITIZED else 0.05  # seconds; AddressSanitizer writes an eighth of the memory to note what may be used
+    assert large < 20 * small + slack, (small, large)
     assert ist.stats()["bytes_copied"] == copied
     here.send(None)
     assert here.recv() is None
