@@ -10,7 +10,7 @@
  *           A description: length of the token 4, number of a lease 8 (0: its segment comes with the message), the token (message.c)
  *
  * A message's segments are kept by the queue itself, but not memory that isn't the domain's: wrapped memory and mapped files. Such goes by its
- * token under a lease, as in a pickle: it works within its process, and a file can be opened again by others.
+ * token under a lease that lasts as long as the message's own segment: it works within its process, and a file can be opened again by others.
  *
  * What comes out of a queue may be anything: numbers are read once and bounded, tokens copied before they are looked at.
  */
@@ -227,11 +227,12 @@ static PyObject *get_handle(core_state *state, ist_queue_message *m) {
 /* What a message of the clone will have in the segment. */
 typedef struct planned {
     token_plan token;
-    uint64_t lease;
+    bool local;     /* memory that only this process has: it is leased to the message */
+    uint64_t lease; /* 0: not, or not yet */
 } planned;
 
-/* Memory that only this process has is leased; where other processes hold the queue it isn't sent, unless they can open the file. */
-static int lease_local(core_state *state, SharedHandle *q, ist_segment segment, planned *p, queue_item *item) {
+/* Where other processes hold the queue such memory isn't sent, unless they can open the file. */
+static int plan_local(SharedHandle *q, planned *p) {
     ist_segment_info info;
     ist_segment_read_info(q->segment, &info);
     if (info.processes > 1 && (p->token.flags & TOKEN_FILE) == 0) {
@@ -240,10 +241,15 @@ static int lease_local(core_state *state, SharedHandle *q, ist_segment segment, 
                         "file mapped with mode 'c'), so only its process has it: put isthmus.array(x)");
         return -1;
     }
+    p->local = true;
+    return 0;
+}
+
+static int lease_local(core_state *state, ist_segment segment, planned *p, queue_item *item) {
     queue_lease *lease = &item->leases[item->nleases];
     int error = ist_segment_token(segment, &lease->token);
     if (error == 0)
-        error = ist_lease_take(segment, &lease->number);
+        error = ist_lease_take_carried(segment, item->own, &lease->number);
     if (error != 0) {
         raise_error(state, error, "isthmus.Queue.put");
         return -1;
@@ -256,11 +262,12 @@ static int lease_local(core_state *state, SharedHandle *q, ist_segment segment, 
 static int plan_message(core_state *state, SharedHandle *q, Py_ssize_t i, planned *p, ist_segment *segments, queue_item *item) {
     ist_message *message = item->clone.messages[i];
     const ist_segment segment = message_segment(message);
+    p->local = false;
     p->lease = 0;
     if (plan_token(state, message_description(message), segment, &p->token) < 0)
         return -1;
     if (is_local(segment))
-        return lease_local(state, q, segment, p, item);
+        return plan_local(q, p);
     segments[item->message.count++] = segment;
     return 0;
 }
@@ -320,6 +327,9 @@ static int make_clone(core_state *state, SharedHandle *q, planned *plan, queue_i
         return -1;
     }
     ist_segment_set_creator(item->own, (uint64_t)state->interpreter);
+    for (Py_ssize_t i = 0; i < e->narrays; i++)
+        if (plan[i].local && lease_local(state, message_segment(e->messages[i]), &plan[i], item) < 0)
+            return -1;
     segments[0] = item->own;
     return write_clone(state, item, plan, descriptions, ist_segment_data(item->own));
 }

@@ -162,6 +162,12 @@ bool isti_row_end(struct isti_domain *d, uint32_t index, uint64_t s) {
     return ours;
 }
 
+bool isti_descriptor_lives(struct isti_domain *d, uint32_t index, uint32_t generation) {
+    /* relaxed: nothing that belongs to it is read */
+    const uint64_t s = index < d->descriptors ? atomic_load_explicit(&d->descriptor_rows[index].state, memory_order_relaxed) : 0;
+    return isti_s_live(s) && isti_s_generation(s) == generation;
+}
+
 static bool is_our_window(const struct isti_domain *d, uint32_t window) { return isti_window_base(d) != NULL && d->window == window; }
 
 void isti_give_back(struct isti_domain *d, uint32_t index) {
@@ -186,8 +192,8 @@ void isti_give_back(struct isti_domain *d, uint32_t index) {
     IST_POINT(GIVE_DONE);
 }
 
-/* s → DEAD, by way of PUNCH if that pays, which it does where the owner wouldn't see to the pages for long; else they are given out again as
- * they are, or decay: s is LIVE with nobody there, or DRAIN of an empty queue. false: somebody was faster. */
+/* s → DEAD; s is LIVE with nobody there, or DRAIN of an empty queue. false: somebody was faster. By way of PUNCH where the owner wouldn't
+ * see to a large one's pages for long; where it does they are given out again as they are, or decay. */
 static bool bury(struct isti_domain *d, uint32_t index, uint64_t s) {
     struct isti_descriptor *row = &d->descriptor_rows[index];
     /* relaxed: constant while S is LIVE, which the exchange checks */

@@ -160,6 +160,8 @@ void isti_row_drained(struct isti_domain *d, uint32_t index, uint32_t generation
 void isti_row_free(struct isti_domain *d, uint32_t index);
 /* s → FREE in the next generation, and for later use. false: it isn't `s` any more. */
 bool isti_row_end(struct isti_domain *d, uint32_t index, uint64_t s);
+/* Whether the segment of this generation is still somebody's, or a message's. A moment's. */
+bool isti_descriptor_lives(struct isti_domain *d, uint32_t index, uint32_t generation);
 uint32_t isti_descriptors_high(struct isti_domain *d);
 uint32_t isti_holders(struct isti_domain *d, uint32_t index);
 bool isti_held_by_living(struct isti_domain *d, uint32_t index);
@@ -250,5 +252,6 @@ void isti_waiters_tell(void); /* those of this process that don't sleep and were
 
 /* ---- lease.c */
 void isti_lease_poll(void); /* what other processes struck out */
+void isti_lease_uncarry(void); /* what was carried by messages that are gone: for who has just dropped some */
 
 #endif

@@ -3,6 +3,9 @@
  *   a lease  : one counted reference of a segment, and the tickets not yet struck nor run out
  *   a ticket : the number in one pickle, with its deadline; its other half is in the domain (ticket.c), where any process strikes it
  *
+ *   a *carried* ticket : stands in a message that lies in another segment, its carrier; it lasts as long as that is published by the same
+ *              descriptor, which is looked at whenever its deadline comes, a second ahead each time
+ *
  *   a lease is in the table iff it has at least one ticket
  *   a ticket is in the table if it lives in the domain; one that another process struck stays until isti_lease_poll
  *   by_time lists all tickets in the order of their deadlines, by_age all leases in the order of their first ticket
@@ -27,12 +30,14 @@
 #define DEFAULT_NS UINT64_C(300000000000)
 #define MINIMUM_NS UINT64_C(1000000)
 #define SETTLE_NS UINT64_C(20000000) /* a destructor may take longer, and may even wait for whoever waits here */
+#define LOOK_NS UINT64_C(1000000000) /* between two looks at a carrier */
 #define MAXIMUM_NS (UINT64_C(100) * 365 * 24 * 3600 * 1000000000u)
 
 struct lease;
 
 struct ticket {
     uint64_t number, deadline;
+    uint64_t carrier; /* its desc (segment.h); 0: none */
     struct lease *lease;
     struct ticket *next_hash;
     struct ticket *earlier, *later;          /* by_time */
@@ -53,6 +58,7 @@ static struct {
     struct ticket **tickets; /* hash by number; `buckets` each, a power of two */
     struct lease **leases;   /* hash by slot index */
     size_t buckets, ticket_count, lease_count;
+    _Atomic(size_t) carried; /* tickets; written under the mutex */
     struct ticket *earliest, *latest;
     struct lease *oldest, *youngest;
     uint64_t bytes;
@@ -143,6 +149,25 @@ static void take_out_lease(struct lease *l, struct lease **gone) {
     *gone = l;
 }
 
+static void enter_by_time(struct ticket *t) {
+    /* nearly always the latest, as durations rarely change */
+    struct ticket *before = table.latest;
+    while (before != NULL && before->deadline > t->deadline)
+        before = before->earlier;
+    t->earlier = before;
+    t->later = before != NULL ? before->later : table.earliest;
+    *(before != NULL ? &before->later : &table.earliest) = t;
+    *(t->later != NULL ? &t->later->earlier : &table.latest) = t;
+}
+
+static void leave_by_time(struct ticket *t) {
+    *(t->earlier != NULL ? &t->earlier->later : &table.earliest) = t->later;
+    *(t->later != NULL ? &t->later->earlier : &table.latest) = t->earlier;
+}
+
+/* relaxed: the mutex orders it for all but isti_lease_uncarry's first look */
+static void count_carried(size_t by) { atomic_fetch_add_explicit(&table.carried, by, memory_order_relaxed); }
+
 static void add_ticket(struct ticket *t, struct lease *l) {
     struct ticket **bucket = &table.tickets[bucket_of_number(t->number, table.buckets)];
     t->next_hash = *bucket;
@@ -152,15 +177,9 @@ static void add_ticket(struct ticket *t, struct lease *l) {
     if (l->tickets != NULL)
         l->tickets->lease_previous = t;
     l->tickets = t;
-    /* nearly always the latest, as durations rarely change */
-    struct ticket *before = table.latest;
-    while (before != NULL && before->deadline > t->deadline)
-        before = before->earlier;
-    t->earlier = before;
-    t->later = before != NULL ? before->later : table.earliest;
-    *(before != NULL ? &before->later : &table.earliest) = t;
-    *(t->later != NULL ? &t->later->earlier : &table.latest) = t;
+    enter_by_time(t);
     table.ticket_count++;
+    count_carried(t->carrier != 0);
 }
 
 /* Takes a ticket out, here and in the domain, and frees it; its lease follows if it was the last one. */
@@ -173,8 +192,8 @@ static void strike(struct ticket *t, struct lease **gone) {
     while (*link != t)
         link = &(*link)->next_hash;
     *link = t->next_hash;
-    *(t->earlier != NULL ? &t->earlier->later : &table.earliest) = t->later;
-    *(t->later != NULL ? &t->later->earlier : &table.latest) = t->earlier;
+    leave_by_time(t);
+    count_carried((size_t)0 - (t->carrier != 0));
     *(t->lease_previous != NULL ? &t->lease_previous->lease_next : &l->tickets) = t->lease_next;
     if (t->lease_next != NULL)
         t->lease_next->lease_previous = t->lease_previous;
@@ -186,31 +205,51 @@ static void strike(struct ticket *t, struct lease **gone) {
 
 static void count_expired(size_t count) { atomic_fetch_add_explicit(&expired, count, memory_order_relaxed); }
 
+static bool is_under_way(const struct ticket *t) {
+    struct isti_domain *d = isti_domain_by_number(isti_desc_domain(t->carrier));
+    return d != NULL && isti_descriptor_lives(d, isti_desc_index(t->carrier), isti_desc_generation(t->carrier));
+}
+
 static size_t strike_until(uint64_t now, struct lease **gone) {
     size_t count = 0;
-    while (table.earliest != NULL && table.earliest->deadline <= now) {
-        strike(table.earliest, gone);
-        count++;
-    }
+    for (struct ticket *t; (t = table.earliest) != NULL && t->deadline <= now;)
+        if (t->carrier == 0) {
+            strike(t, gone);
+            count++;
+        } else if (is_under_way(t)) {
+            leave_by_time(t);
+            t->deadline = now + LOOK_NS;
+            enter_by_time(t);
+        } else
+            strike(t, gone);
     count_expired(count);
     return count;
 }
 
 /* What only leases hold stays below a quarter of the heap: the oldest go. Whether another owner is left is only looked at, which is enough
  * here: a lease too many or too few that ends early is a bound kept too well or too badly for a moment, never memory freed too early. */
+static bool is_carried(const struct lease *l) {
+    const struct ticket *t = l->tickets;
+    while (t != NULL && t->carrier == 0)
+        t = t->lease_next;
+    return t != NULL;
+}
+
+static bool is_alone(const struct lease *l) {
+    ist_segment_info info;
+    ist_segment_read_info(l->segment, &info);
+    return info.owners == 1 && !is_carried(l);
+}
+
 static void keep_bound(struct lease **gone) {
     uint64_t size = ist_heap_size(), bound = size / 4, alone = 0;
     if (size == 0 || table.bytes <= bound)
         return; /* no heap yet: what is leased is wrapped memory */
-    ist_segment_info info;
-    for (struct lease *l = table.oldest; l != NULL; l = l->younger) {
-        ist_segment_read_info(l->segment, &info);
-        alone += info.owners == 1 ? l->size : 0;
-    }
+    for (struct lease *l = table.oldest; l != NULL; l = l->younger)
+        alone += is_alone(l) ? l->size : 0;
     for (struct lease *l = table.oldest, *next; l != NULL && alone > bound; l = next) {
         next = l->younger;
-        ist_segment_read_info(l->segment, &info);
-        if (info.owners != 1)
+        if (!is_alone(l))
             continue;
         alone -= l->size;
         size_t count = 1;
@@ -259,7 +298,7 @@ static void leave(struct lease *gone) {
 /* ---- public */
 
 /* The mutex is held. Makes what is missing of: room in the hashes, a lease for s, a ticket. Nothing is left behind on failure. */
-static int take(ist_segment s, uint64_t deadline, uint64_t *number, struct lease **gone) {
+static int take(ist_segment s, uint64_t carrier, uint64_t now, uint64_t deadline, uint64_t *number, struct lease **gone) {
     if (grow() != 0)
         return -ENOMEM;
     const uint64_t desc = atomic_load_explicit(&s.slot->desc, memory_order_relaxed); /* relaxed: published by the caller, who owns it */
@@ -283,7 +322,8 @@ static int take(ist_segment s, uint64_t deadline, uint64_t *number, struct lease
         isti_os.free(t);
         return -ENOMEM;
     }
-    t->deadline = deadline;
+    t->carrier = carrier;
+    t->deadline = carrier == 0 ? deadline : now + LOOK_NS;
     int error = isti_ticket_take(d, isti_desc_index(desc), isti_desc_generation(desc), deadline, &t->number);
     if (error == 0) {
         add_ticket(t, l);
@@ -296,9 +336,7 @@ static int take(ist_segment s, uint64_t deadline, uint64_t *number, struct lease
     return error;
 }
 
-int ist_lease_take(ist_segment s, uint64_t *number) {
-    if (ist_process_epoch() == 0)
-        return -ENOTRECOVERABLE;
+static int take_carried(ist_segment s, uint64_t carrier, uint64_t *number) {
     int error = isti_publish(s);
     if (error != 0)
         return error;
@@ -308,12 +346,24 @@ int ist_lease_take(ist_segment s, uint64_t *number) {
     pthread_mutex_lock(&mutex);
     strike_until(now, &gone);
     poll(&gone);
-    error = take(s, deadline, number, &gone);
+    error = take(s, carrier, now, deadline, number, &gone);
     keep_bound(&gone);
     leave(gone);
     if (error == 0)
-        isti_housekeeper_lease(deadline);
+        isti_housekeeper_lease(carrier == 0 ? deadline : now + LOOK_NS);
     return error;
+}
+
+int ist_lease_take(ist_segment s, uint64_t *number) { return ist_process_epoch() == 0 ? -ENOTRECOVERABLE : take_carried(s, 0, number); }
+
+int ist_lease_take_carried(ist_segment s, ist_segment carrier, uint64_t *number) {
+    if (ist_process_epoch() == 0)
+        return -ENOTRECOVERABLE;
+    int error = isti_publish(carrier);
+    if (error != 0)
+        return error;
+    /* relaxed: constant, the caller owns it */
+    return take_carried(s, atomic_load_explicit(&carrier.slot->desc, memory_order_relaxed), number);
 }
 
 void ist_lease_strike(const ist_token *token, uint64_t number) {
@@ -366,6 +416,20 @@ void isti_lease_poll(void) {
     struct lease *gone = NULL;
     pthread_mutex_lock(&mutex);
     poll(&gone);
+    leave(gone);
+}
+
+void isti_lease_uncarry(void) {
+    if (ist_process_epoch() == 0 ||
+        atomic_load_explicit(&table.carried, memory_order_relaxed) == 0) /* relaxed: what it is about we counted */
+        return;
+    struct lease *gone = NULL;
+    pthread_mutex_lock(&mutex);
+    for (struct ticket *t = table.earliest, *next; t != NULL; t = next) {
+        next = t->later;
+        if (t->carrier != 0 && !is_under_way(t))
+            strike(t, &gone);
+    }
     leave(gone);
 }
 

@@ -135,6 +135,7 @@ void ist_queue_release(ist_queue *q) {
             isti_listener_end(&q->sides[side]);
     ist_segment_release(q->segment);
     isti_os.free(q);
+    isti_lease_uncarry();
 }
 
 ist_segment ist_queue_segment(const ist_queue *q) { return q->segment; }
@@ -719,6 +720,8 @@ int ist_queue_shutdown(ist_queue *q, bool immediate) {
     isti_event_wake_all(&ring->all_done);
     for (ist_queue_side side = 0; side < ISTI_SIDES; side++)
         tell_listeners(&q->view, side);
+    if (immediate)
+        isti_lease_uncarry();
     return error;
 }
 

@@ -24,6 +24,11 @@ extern "C" {
  * Errors: those of ist_segment_token; -ENOMEM, -ENOSPC (as many pickles are under way in the domain as can be). */
 IST_MUST_CHECK IST_API int ist_lease_take(ist_segment s, uint64_t *number);
 
+/* The same for a number that stands in a message: it lasts as long as the message does, whose bytes lie in the segment `carrier`, in
+ * whatever process. It is struck when that has no holder and isn't in a queue any more: at once if this process dropped it with a queue, else
+ * within a second. The bound of a quarter isn't for such. The caller owns a reference of both. Errors: as above, for either. */
+IST_MUST_CHECK IST_API int ist_lease_take_carried(ist_segment s, ist_segment carrier, uint64_t *number);
+
 /* Strikes `number` and adds an owner, as ist_segment_acquire does: works for a number already struck as long as somebody else holds the
  * segment. Ownership: *out is one reference. Errors: those of ist_segment_acquire. */
 IST_MUST_CHECK IST_API int ist_lease_load(const ist_token *token, uint64_t number, ist_segment *out);

@@ -1,9 +1,11 @@
-/* test_lease.c: leases (L1 to L3) on a clock that the tests turn. plain_lease has the race, test_housekeeper.c the end without a call. */
+/* test_lease.c: leases (L1 to L4) on a clock that the tests turn. plain_lease has the race, test_housekeeper.c the end without a call. */
 #include "harness.h"
 #include "os.h"
 
 #include <criterion/criterion.h>
+#include <isthmus/heap.h>
 #include <isthmus/lease.h>
+#include <isthmus/queue.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -213,6 +215,105 @@ static void leasing_free(void *ctx, void *data, size_t size) {
     take(to_lease);
     ist_lease_expire();
     CHECK(test_stats().leases > 0);
+}
+
+static uint64_t take_carried(ist_segment s, ist_segment carrier) {
+    uint64_t number = 0;
+    CHECK_EQ(ist_lease_take_carried(s, carrier, &number), 0);
+    CHECK(number != 0);
+    return number;
+}
+
+Test(lease, a_carried_number_lasts_as_long_as_its_carrier) {
+    ist_segment s = test_create(100, 0), carrier = test_create(10, 0), loaded;
+    ist_token token = test_token(s);
+    uint64_t first = take_carried(s, carrier), second = take_carried(s, carrier);
+    take(s);
+    ist_segment_release(s);
+    clock_now += 301 * SECOND;
+    CHECK_EQ(ist_lease_expire(), 1); /* of the one that isn't carried */
+    for (int i = 0; i < 1000; i++) {
+        clock_now += 10 * SECOND;
+        CHECK_EQ(ist_lease_expire(), 0);
+    }
+    CHECK_EQ(ist_lease_load(&token, first, &loaded), 0);
+    ist_segment_release(loaded);
+    CHECK_EQ(test_stats().leases, 1);
+    ist_segment_release(carrier);
+    CHECK_EQ(ist_lease_expire(), 0);
+    CHECK_EQ(test_stats().leases, 1); /* it isn't looked at before a second is over */
+    clock_now += SECOND;
+    CHECK_EQ(ist_lease_expire(), 0);
+    CHECK_EQ(test_stats().leases + test_stats().segments, 0);
+    CHECK_EQ(load(token, second), -ESTALE);
+    CHECK_EQ(test_stats().leases_expired, 1);
+}
+
+Test(lease, a_carried_number_isnt_its_carriers_next_generations) {
+    ist_segment s = test_create(100, 0), carrier = test_create(10, 0);
+    take_carried(s, carrier);
+    ist_segment_release(s);
+    ist_segment_release(carrier);
+    ist_segment next = test_create(10, 0);
+    test_token(next); /* the same row, if there is any order in it */
+    clock_now += SECOND;
+    ist_lease_expire();
+    CHECK_EQ(test_stats().leases, 0);
+    ist_segment_release(next);
+}
+
+static ist_queue_message message_of(ist_segment segment) { return (ist_queue_message){.tag = 1, .count = 1, .few = {segment}}; }
+
+Test(lease, a_carrier_in_a_queue) {
+    ist_segment s = test_create(100, 0), carriers[3];
+    ist_queue *q;
+    CHECK_EQ(ist_queue_create(0, &q), 0);
+    ist_token token = test_token(s);
+    uint64_t numbers[3];
+    for (int i = 0; i < 3; i++) {
+        carriers[i] = test_create(10, 0);
+        numbers[i] = take_carried(s, carriers[i]);
+        ist_queue_message m = message_of(carriers[i]);
+        CHECK_EQ(ist_queue_put(q, &m, 0, NULL), 0);
+        ist_segment_release(carriers[i]);
+    }
+    ist_segment_release(s);
+    clock_now += 1000 * SECOND;
+    CHECK_EQ(ist_lease_expire(), 0);
+    ist_queue_message got;
+    CHECK_EQ(ist_queue_get(q, &got, 0, NULL), 0);
+    CHECK_EQ(load(token, numbers[0]), 0);
+    ist_segment_release(got.few[0]);
+    CHECK_EQ(ist_queue_shutdown(q, true), 0);
+    CHECK_EQ(test_stats().leases, 0); /* at once */
+    ist_queue_release(q);
+    s = test_create(100, 0);
+    CHECK_EQ(ist_queue_create(0, &q), 0);
+    carriers[0] = test_create(10, 0);
+    take_carried(s, carriers[0]);
+    ist_queue_message m = message_of(carriers[0]);
+    CHECK_EQ(ist_queue_put(q, &m, 0, NULL), 0);
+    ist_segment_release(carriers[0]);
+    ist_segment_release(s);
+    CHECK_EQ(test_stats().leases, 1);
+    ist_queue_release(q);
+    CHECK_EQ(test_stats().leases + test_stats().segments, 0);
+}
+
+Test(lease, what_is_carried_isnt_bounded) {
+    ist_options options = {.struct_size = sizeof options, .heap_size = 64 << 20};
+    CHECK_EQ(ist_configure(&options), 0);
+    ist_segment s[3], carrier = test_create(10, 0);
+    for (int i = 0; i < 3; i++) {
+        s[i] = test_create(10 << 20, 0);
+        take_carried(s[i], carrier);
+        ist_segment_release(s[i]);
+    }
+    CHECK_EQ(test_stats().leases, 3);
+    ist_segment_release(carrier);
+    clock_now += SECOND;
+    ist_lease_expire();
+    CHECK_EQ(test_stats().leases, 0);
 }
 
 Test(lease, destructors_may_use_leases, .timeout = 20) {

@@ -334,6 +334,35 @@ def test_wrapped_memory_goes_within_the_process() -> None:
         assert ist.stats()["leases"] == 0, "nor of what wasn't put"
 
 
+@pytest.fixture
+def wrapped() -> Any:
+    pyarrow = pytest.importorskip("pyarrow")
+    return lambda: ist.from_arrow(pyarrow.array([1, 2, 3]))
+
+
+def test_a_message_owns_wrapped_memory_for_as_long_as_it_lies_there(wrapped: Any, tmp_path: Any) -> None:
+    (tmp_path / "file").write_bytes(bytes(10))
+    before = ist.set_pickle_lease(0.001)
+    try:
+        q = ist.Queue[Any]()
+        for _ in range(4):
+            q.put([wrapped(), ist.memmap(tmp_path / "file")])
+        pickle.dumps(ist.zeros(1))
+        expired = ist.stats()["leases_expired"]
+        while ist.stats()["leases_expired"] == expired:  # of the pickle, which came last
+            ist.sweep()
+        assert [x.nbytes for x in q.get()] == [24, 10] and ist.stats()["leases"] == 6
+        q.shutdown(immediate=True)
+        assert ist.stats()["leases"] == 0
+        q = ist.Queue[Any]()
+        q.put({"a": wrapped()})
+        assert ist.stats()["leases"] == 1
+        q.release()
+        assert ist.stats()["leases"] == 0 and not ist.segments()
+    finally:
+        ist.set_pickle_lease(before)
+
+
 # ---- waiting -------------------------------------------------------------------------------------------------------------
 
 
