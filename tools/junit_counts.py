@@ -13,9 +13,12 @@ def main(label: str, status: str, path: str) -> None:
     passed = failed = 0
     for case in cases:
         name = f"{label} {case.get('classname', '')}::{case.get('name', '')}"
-        if case.find("failure") is not None or case.find("error") is not None:
+        wrong = case.find("failure")
+        if wrong is None:
+            wrong = case.find("error")
+        if wrong is not None:
             failed += 1
-            print("failed 1", name)
+            print("failed 1", name + ":", " ".join(wrong.get("message", "").split())[:300])
         elif (skip := case.find("skipped")) is not None:
             print("skipped 1", name + ":", " ".join(skip.get("message", "").split()))
         else:
