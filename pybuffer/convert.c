@@ -122,7 +122,7 @@ static int get_buffer(PyObject *object, source *s) {
 static PyObject *as_ndarray(PyObject *object) {
     if (numpy_is_array(object))
         return Py_NewRef(object);
-    return from_numpy(Py_TYPE(object)) ? PyObject_CallMethod(object, "__array__", NULL) : NULL;
+    return numpy_is_scalar(object) ? PyObject_CallMethod(object, "__array__", NULL) : NULL;
 }
 
 /* numpy has no format for times and fields out of order: such an ndarray shows its elements as raw bytes, and its dtype beside it. */
@@ -149,12 +149,12 @@ static int open_as_bytes(core_state *state, PyObject *object, source *s) {
 }
 
 /* numpy leaves padding out of the formats of structures, so that some can't be read, or would be read as something else: its own dtype is
- * asked, also behind a memoryview. 0: it isn't an ndarray's, or there is none. */
-static int ask_ndarray(core_state *state, PyObject *object, source *s) {
+ * asked, also behind a memoryview. 0: it isn't numpy's, or there is none. */
+static int ask_numpy(core_state *state, PyObject *object, source *s) {
     if (s->dtype != NULL || s->view.format == NULL || s->view.format[0] != 'T')
         return 0;
     PyObject *exporter = PyMemoryView_Check(object) ? PyMemoryView_GET_BUFFER(object)->obj : object;
-    if (exporter == NULL || !numpy_is_array(exporter))
+    if (exporter == NULL || (!numpy_is_array(exporter) && !numpy_is_scalar(exporter)))
         return 0;
     PyObject *theirs = PyObject_GetAttrString(exporter, "dtype");
     DTypeObject *dtype = theirs == NULL ? NULL : dtype_from_object(state, theirs);
@@ -176,7 +176,7 @@ static int open_buffer(core_state *state, PyObject *object, source *s) {
         PyErr_Format(PyExc_ValueError, "maximum supported dimension for an array is %d, found %d", IST_MAX_NDIM, ndim);
         return -1;
     }
-    if (ask_ndarray(state, object, s) < 0)
+    if (ask_numpy(state, object, s) < 0)
         return -1;
     if (s->dtype == NULL)
         s->dtype = dtype_from_format(state, s->view.format, s->view.itemsize);

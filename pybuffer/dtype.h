@@ -43,6 +43,7 @@ bool letter_is_numpys(char letter); /* it means nothing to struct */
 DTypeObject *dtype_aligned_from_object(core_state *state, PyObject *spec, bool align);
 bool from_numpy(PyTypeObject *type); /* a type of numpy's own */
 bool numpy_is_array(PyObject *object); /* an ndarray */
+bool numpy_is_scalar(PyObject *object); /* of a structure, a time or a number: their text and bytes derive from str and bytes first */
 const char *numpy_kind(PyObject *object); /* "datetime64", "timedelta64": a numpy scalar of these; else NULL */
 
 /* A description that is being put together: fields with owned references. */

@@ -538,12 +538,16 @@ bool from_numpy(PyTypeObject *type) {
     return found;
 }
 
-bool numpy_is_array(PyObject *object) {
-    for (PyTypeObject *type = Py_TYPE(object); type != NULL; type = type->tp_base) /* memmap, matrix and others derive from it */
-        if (strcmp(type->tp_name, "numpy.ndarray") == 0)
+static bool derives_from(PyObject *object, const char *numpys) {
+    for (PyTypeObject *type = Py_TYPE(object); type != NULL; type = type->tp_base)
+        if (strcmp(type->tp_name, numpys) == 0)
             return from_numpy(type);
     return false;
 }
+
+bool numpy_is_array(PyObject *object) { /* memmap, matrix and others derive from it */ return derives_from(object, "numpy.ndarray"); }
+
+bool numpy_is_scalar(PyObject *object) { return derives_from(object, "numpy.generic"); }
 
 const char *numpy_kind(PyObject *object) {
     const char *name = strrchr(Py_TYPE(object)->tp_name, '.');

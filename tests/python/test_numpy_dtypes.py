@@ -292,6 +292,25 @@ def test_equal_as_values(rng: Random) -> None:
         assert (changed == ours) == (plain(changed.tolist()) == plain(ours.tolist()))
 
 
+def test_a_scalar_says_what_its_format_leaves_out() -> None:
+    inner = np.dtype({"names": ["a", "b"], "formats": ["<U3", "?"], "offsets": [0, 12], "itemsize": 15})
+    theirs = np.zeros(2, [("a", inner, (2,)), ("b", "?")])
+    theirs["a"]["a"] = "xyz"
+    assert "(2)T{3w:a:?:b:}:a:" in memoryview(theirs[0]).format, "numpy leaves the padding of the inner structures out"
+
+    class Own(np.record):  # type: ignore[misc]
+        pass
+
+    for scalar in (theirs[0], memoryview(theirs[0]), theirs.view((np.record, theirs.dtype))[0], theirs.view((Own, theirs.dtype))[0]):
+        ours = ist.array(scalar)
+        assert ours.dtype == theirs.dtype and plain(ours.tolist()) == plain(theirs[0].tolist())
+        several = ist.zeros(2, theirs.dtype)
+        several[1] = scalar
+        assert plain(several[1]) == plain(theirs[0].tolist()) != plain(several[0])
+        several[:] = scalar
+        assert same(several, theirs)
+
+
 def test_nat_equals_nothing() -> None:
     a = ist.array(np.array(["NaT", 5], "m8[s]"))
     assert a != a.copy() and a[1:] == a[1:].copy() and a.tolist()[0] is None
