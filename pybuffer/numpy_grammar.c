@@ -538,6 +538,7 @@ bool from_numpy(PyTypeObject *type) {
     return found;
 }
 
+/* memmap, matrix and others derive from ndarray, record from void. */
 static bool derives_from(PyObject *object, const char *numpys) {
     for (PyTypeObject *type = Py_TYPE(object); type != NULL; type = type->tp_base)
         if (strcmp(type->tp_name, numpys) == 0)
@@ -545,7 +546,7 @@ static bool derives_from(PyObject *object, const char *numpys) {
     return false;
 }
 
-bool numpy_is_array(PyObject *object) { /* memmap, matrix and others derive from it */ return derives_from(object, "numpy.ndarray"); }
+bool numpy_is_array(PyObject *object) { return derives_from(object, "numpy.ndarray"); }
 
 bool numpy_is_scalar(PyObject *object) { return derives_from(object, "numpy.generic"); }
 

@@ -13,9 +13,7 @@ def main(label: str, status: str, path: str) -> None:
     passed = failed = 0
     for case in cases:
         name = f"{label} {case.get('classname', '')}::{case.get('name', '')}"
-        wrong = case.find("failure")
-        if wrong is None:
-            wrong = case.find("error")
+        wrong = next((child for child in case if child.tag in ("failure", "error")), None)
         if wrong is not None:
             failed += 1
             print("failed 1", name + ":", " ".join(wrong.get("message", "").split())[:300])
