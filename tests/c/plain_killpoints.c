@@ -110,14 +110,12 @@ static void helper_reserve(struct stage *st) {
 
 /* Lets go of the victim's large segment last, and dies in the middle of giving its pages back: unless somebody just sweeps after a dead
  * one, who looks at every row, and is faster. */
-static void helper_punch(struct stage *st, struct pair *pair, pid_t victim, struct swarm_held large) {
+static void helper_punch(struct pair *pair, pid_t victim, struct swarm_held large) {
     swarm_check(large.segment, large.tag, "inherited");
     set(&pair->ready, 1);
     victim_helper_waits(&pair->go, victim);
     isti_point_arm(ISTI_POINT_FREE_PUNCHING, 1);
     ist_segment_release(large.segment);
-    atomic_fetch_add_explicit(&st->outrun, 1, memory_order_relaxed); /* relaxed: a count */
-    kill(getpid(), SIGKILL);
 }
 
 /* Lets go of its own segment while the victim is about to hold it, and of one of the victim's, last. */
@@ -303,14 +301,15 @@ static void inherit(struct stage *st) {
     set(&orphan->go, 1);
     if ((helpers[1] = victim_fork()) == 0) {
         helper_reserve(st);
-        _exit(2);
+        _exit(1);
     }
     victim_end_of(helpers[1], true);
     struct swarm_held large = swarm_make(&st->area, LARGE); /* now, as the helpers before would hold it as well */
     test_token(large.segment);
     if ((helpers[2] = victim_fork()) == 0) {
-        helper_punch(st, punch, me, large);
-        _exit(3);
+        helper_punch(punch, me, large);
+        atomic_fetch_add_explicit(&st->outrun, 1, memory_order_relaxed); /* relaxed: a count */
+        kill(getpid(), SIGKILL);
     }
     victim_wait_for(&punch->ready, helpers[2]);
     ist_segment_release(large.segment);
