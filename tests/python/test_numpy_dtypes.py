@@ -1,6 +1,8 @@
 """Every kind of element: read, written, indexed, assigned, cast and compared as numpy does it. Random dtypes, with numpy as the oracle."""
 
+import gc
 import pickle
+import sys
 import warnings
 from random import Random
 from typing import Any
@@ -309,6 +311,30 @@ def test_a_scalar_says_what_its_format_leaves_out() -> None:
         assert plain(several[1]) == plain(theirs[0].tolist()) != plain(several[0])
         several[:] = scalar
         assert same(several, theirs)
+
+
+def test_values_of_numpys_leave_no_reference() -> None:
+    struct = np.zeros(3, [("a", "i4"), ("b", "f8")])
+    times = np.zeros(3, "M8[s]")  # without a format
+    a, b = ist.array(struct), ist.array(times)
+
+    def uses() -> None:
+        for value in (struct, struct[0], memoryview(struct), memoryview(struct[0])):
+            ist.array(value)
+            a[...] = value
+        for value in (times, times[0]):
+            ist.array(value)
+            b[...] = value
+
+    def references() -> list[int]:
+        gc.collect()
+        return [sys.getrefcount(o) for o in (struct, struct.dtype, a.dtype, times, times.dtype, b.dtype)]
+
+    uses()
+    before = references()
+    for _ in range(10):
+        uses()
+    assert references() == before
 
 
 def test_nat_equals_nothing() -> None:
